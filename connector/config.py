@@ -1,0 +1,185 @@
+"""Sizes of the vision tower and of the connector; derived values are properties."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+Variant = Literal["article", "dci", "sci", "sti", "last"]
+Reduction = Literal["article", "conv", "pool", "none"]
+
+
+def _positive(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if not isinstance(size, int) or size < 1:
+            raise ValueError(f"{name}={size!r}: must be a whole number of at least 1.")
+
+
+@dataclass(frozen=True)
+class VisionConfig:
+    """A CLIP image tower. `quick_gelu` has no default: forgetting it is CLIP's classic mistake."""
+
+    image_size: int
+    patch_size: int
+    width: int
+    layers: int
+    heads: int
+    quick_gelu: bool  # OpenAI's weights: True, x * sigmoid(1.702 x); most of LAION's: False
+    projection: int  # width of the contrastive space; 0 = a tower saved without its projection
+    mlp_ratio: float = 4.0
+
+    def __post_init__(self) -> None:
+        _positive(
+            image_size=self.image_size,
+            patch_size=self.patch_size,
+            width=self.width,
+            layers=self.layers,
+            heads=self.heads,
+        )
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"image_size={self.image_size} is not a whole number of patch_size="
+                f"{self.patch_size} patches. CLIP ViT-L/14-336 is 336 / 14 = 24."
+            )
+        if self.width % self.heads:
+            raise ValueError(
+                f"width={self.width} cannot be shared by heads={self.heads}."
+                " CLIP ViT-L is 1024 / 16 = 64."
+            )
+        if self.projection < 0:
+            raise ValueError(f"projection={self.projection}: must be 0 (none) or a width.")
+
+    @property
+    def grid(self) -> int:
+        return self.image_size // self.patch_size
+
+    @property
+    def patches(self) -> int:
+        return self.grid**2
+
+
+@dataclass(frozen=True)
+class ReducerConfig:
+    """How the connector's tokens become fewer.
+
+    article  two Conv1d over the tokens with `kernels` and `strides`; kernel 1 only picks tokens
+    conv     the same two, kernel = stride: every token is read, the last window zero-padded
+    pool     2-D average over `window` x `window` patches, the class token kept in front
+    none     every token
+    """
+
+    kind: Reduction = "article"
+    strides: tuple[int, int] = (5, 2)
+    kernels: tuple[int, int] = (1, 1)  # of `article` alone
+    window: int = 2  # of `pool` alone
+
+    def __post_init__(self) -> None:
+        if self.kind not in get_args(Reduction):
+            raise ValueError(f"kind={self.kind!r}: must be one of {get_args(Reduction)}.")
+        for name in ("strides", "kernels"):  # JSON has lists
+            pair = tuple(getattr(self, name))
+            object.__setattr__(self, name, pair)
+            if len(pair) != 2 or min(pair) < 1:
+                raise ValueError(f"{name}={pair}: must be two numbers of at least 1, as (5, 2).")
+        _positive(window=self.window)
+
+    @property
+    def steps(self) -> tuple[tuple[int, int], ...]:
+        """(kernel, stride) of each convolution."""
+        if self.kind == "article":
+            return tuple(zip(self.kernels, self.strides, strict=True))
+        return tuple((s, s) for s in self.strides) if self.kind == "conv" else ()
+
+    @property
+    def picks(self) -> bool:
+        """Whether the reducer only picks tokens, so that the rest need not be computed."""
+        return self.kind == "article" and self.kernels == (1, 1)
+
+
+@dataclass(frozen=True)
+class ConnectorConfig:
+    """From the tower's `depth` + 1 hidden states to `tokens` vectors of width `out`."""
+
+    vision_width: int
+    depth: int
+    patches: int
+    out: int  # the language model's width
+    variant: Variant = "article"
+    dropout: float = 0.1
+    reducer: ReducerConfig = field(default_factory=ReducerConfig)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.reducer, dict):  # a config read back from JSON
+            object.__setattr__(self, "reducer", ReducerConfig(**self.reducer))
+        if self.variant not in get_args(Variant):
+            raise ValueError(f"variant={self.variant!r}: must be one of {get_args(Variant)}.")
+        _positive(vision_width=self.vision_width, patches=self.patches, out=self.out)
+        least = {"article": 1, "dci": 2, "sci": 3, "sti": 3, "last": 1}[self.variant]
+        if self.depth < least:
+            raise ValueError(
+                f"depth={self.depth}: variant {self.variant!r} needs at least {least} layers."
+            )
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout={self.dropout}: must lie in [0, 1).")
+        if self.variant == "sti" and self.patches % 8:
+            raise ValueError(
+                f"patches={self.patches}: 'sti' averages runs of 8 patches, wanted a multiple of 8."
+                " CLIP ViT-L/14-336 has 576. Use 'sci', which needs none."
+            )
+        if self.reducer.kind == "pool":
+            self._check_pool()
+        if self.tokens < 1:
+            raise ValueError(
+                f"{self.tokens_in} tokens leave none after kernels {self.reducer.kernels} with"
+                f" strides {self.reducer.strides}. Use smaller kernels."
+            )
+
+    def _check_pool(self) -> None:
+        if self.variant == "sti":
+            raise ValueError(
+                "reducer 'pool' needs a grid of patches, the tokens of variant 'sti' have none."
+                " Use reducer 'conv' or another variant."
+            )
+        if self.grid**2 != self.patches or self.grid % self.reducer.window:
+            raise ValueError(
+                f"reducer 'pool' cannot tile patches={self.patches} with window="
+                f"{self.reducer.window}: wanted a square grid whose side the window divides."
+            )
+
+    @property
+    def grid(self) -> int:
+        return math.isqrt(self.patches)
+
+    @property
+    def class_token(self) -> bool:
+        """Whether the class token is kept: the article keeps it, the paper drops it."""
+        return self.variant in ("article", "last")
+
+    @property
+    def features(self) -> int:
+        """Channels of a dense token: the projection's input width."""
+        return (
+            self.vision_width
+            * {"article": 3, "dci": 3, "sci": 3, "sti": 1, "last": 1}[self.variant]
+        )
+
+    @property
+    def tokens_in(self) -> int:
+        """Tokens before the reducer."""
+        if self.variant == "sti":
+            return self.patches + 2 * (self.patches // 8)
+        return self.patches + self.class_token
+
+    @property
+    def tokens(self) -> int:
+        """N, the tokens after the reducer: 577 -> 116 -> 58 for the article."""
+        if self.reducer.kind == "pool":
+            return (self.grid // self.reducer.window) ** 2 + self.class_token
+        tokens = self.tokens_in
+        for kernel, stride in self.reducer.steps:
+            if self.reducer.kind == "conv":
+                tokens = -(-tokens // stride)
+            else:
+                tokens = (tokens - kernel) // stride + 1
+        return tokens

@@ -1,0 +1,66 @@
+"""CLIP's transform: bicubic resize of the shorter side, centre crop, CLIP's mean and deviation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+from torch import Tensor
+
+# B batch
+
+MEAN = (0.48145466, 0.4578275, 0.40821073)  # of CLIP's training pictures, per channel
+DEVIATION = (0.26862954, 0.26130258, 0.27577711)
+
+BICUBIC = Image.Resampling.BICUBIC  # Pillow's widens with the scale: antialiased
+WHOLE = 2**24  # pixels of a resized picture that is held whole: an aspect ratio of 148 at 336
+
+Mode = Literal["clip", "squash"]
+
+
+def preprocess(images: Sequence[Image.Image], size: int, mode: Mode = "clip") -> Tensor:
+    """RGB pictures -> (B, 3, size, size), float32, normalised."""
+    pixels = torch.empty(len(images), 3, size, size, dtype=torch.uint8)
+    for row, image in zip(pixels, images, strict=True):
+        row.copy_(torch.from_numpy(resize_and_crop(image, size, mode)).permute(2, 0, 1))
+    return normalise(pixels)
+
+
+def normalise(pixels: Tensor) -> Tensor:
+    """uint8 (B, 3, size, size) -> the same, float32, by CLIP's mean and deviation."""
+    mean, deviation = (torch.tensor(v).view(3, 1, 1) for v in (MEAN, DEVIATION))
+    return pixels.float().div_(255).sub_(mean).div_(deviation)
+
+
+def resize_and_crop(image: Image.Image, size: int, mode: Mode = "clip") -> npt.NDArray[np.uint8]:
+    """An RGB picture -> (size, size, 3) uint8, before normalisation.
+
+    `clip` keeps the aspect ratio and crops the centre; `squash` is torchvision's
+    `Resize((size, size))`, bilinear, which loses the ratio and nothing of the picture.
+    """
+    if image.mode != "RGB":
+        raise ValueError(
+            f"picture has mode {image.mode!r}, wanted 'RGB'. Use image.convert('RGB')."
+        )
+    width, height = image.size
+    if min(width, height) < 1:
+        raise ValueError(f"picture is {width} x {height}, wanted at least one pixel.")
+    if mode == "squash":
+        return np.array(image.resize((size, size), Image.Resampling.BILINEAR))
+    if mode != "clip":
+        raise ValueError(f"mode={mode!r}: must be 'clip' or 'squash'.")
+    short = min(width, height)
+    wide, high = size * width // short, size * height // short
+    # Halves to even, as torchvision; transformers rounds them down, a pixel apart on some pictures.
+    left, top = round((wide - size) / 2), round((high - size) / 2)
+    if wide * high <= WHOLE:
+        resized = image.resize((wide, high), BICUBIC)
+        return np.array(resized.crop((left, top, left + size, top + size)))
+    # A strip of 1 x 5000 would become 336 x 1,680,000: one axis at a time, the central part alone.
+    columns = image.resize((wide, height), BICUBIC).crop((left, 0, left + size, height))
+    rows = (0, top * height / high, size, (top + size) * height / high)
+    return np.array(columns.resize((size, size), BICUBIC, rows))
