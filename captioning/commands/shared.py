@@ -1,0 +1,45 @@
+"""What the commands share: loading a model, and lines for the terminal."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from captioning.model import Captioner
+
+
+def load(model: str, device: str) -> Captioner:
+    """The captioner on its device; ValueError where the device can't be used."""
+    import torch
+
+    from captioning.model import load_captioner
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
+        raise ValueError(
+            f"--device {device} can't be used ({str(error).splitlines()[0]}), wanted one that"
+            " torch has here, such as cpu or cuda; leave it out for cpu."
+        ) from None
+    return load_captioner(model, device=device)
+
+
+def at_least(lowest: int, **options: int | None) -> None:
+    """ValueError for the first option below `lowest`; None stands for "not given"."""
+    for name, value in options.items():
+        if value is not None and value < lowest:
+            flag = "--" + name.replace("_", "-")
+            raise ValueError(f"got {flag} {value}, wanted at least {lowest}; raise it.")
+
+
+def one_line(text: object) -> str:
+    r"""Control characters written out (a newline as `\n`): file names may hold any."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda match: repr(match[0])[1:-1], str(text))
+
+
+def complain(kind: str, message: object) -> None:
+    """One line on stderr, behind whatever stdout still holds."""
+    sys.stdout.flush()
+    print(f"{kind}: {one_line(message)}", file=sys.stderr, flush=True)

@@ -1,0 +1,111 @@
+"""Training batches of scenes and of their captions, endless and numbered.
+
+A batch is a function of the run's seed and the step's number: a run that was killed goes on with
+the very batches that it would have had.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from captioning.scenes.draw import compose, draw
+from captioning.scenes.facts import MOST_OBJECTS
+from connector.preprocess import normalise, resize_and_crop
+from gpt2_scratch.tokenizer import BPETokenizer
+from gpt2_scratch.training.loop import TrainingConfig
+
+# First number of a scene's seed; `evaluate.HELD_OUT` is another, so no scene serves both.
+TRAINING, CAPTIONS = 1, 3
+
+
+def captions(seed: int, start: int, n: int) -> list[str]:
+    """The captions of scenes that nobody draws: numbers `start` to `start + n` of a seed."""
+    return [compose((CAPTIONS, seed, i)).caption for i in range(start, start + n)]
+
+
+def caption_windows(
+    tokenizer: BPETokenizer, config: TrainingConfig, length: int, step: int
+) -> Iterator[torch.Tensor]:
+    """Batches (B, length + 1) of ids from `step` on: captions end to end, an end token between.
+
+    So every position of the context is trained, as in GPT-2's own pretraining.
+    """
+    each = 2 + length // 16  # captions for a row: more than enough to fill it
+    for now in itertools.count(step):
+        rows = []
+        for row in range(now * config.batch, (now + 1) * config.batch):
+            ids = [tokenizer.end]
+            for text in captions(config.seed, row * each, each):
+                ids += [*tokenizer.encode(text), tokenizer.end]
+            rows.append(ids[: length + 1])
+        yield torch.tensor(rows)
+
+
+class Batch(NamedTuple):
+    """Normalised pixels (B, 3, size, size), padded ids (B, T), lengths (B,) with the end token."""
+
+    pixels: torch.Tensor
+    ids: torch.Tensor
+    lengths: torch.Tensor
+
+
+class Scenes(Dataset[tuple[np.ndarray, list[int]]]):
+    """The scenes of a run with their captions' ids; number i is always the same scene.
+
+    Over the first `climb` of the run they go from one object to all four, so that what an object
+    is gets learned before how to tell four apart (Bengio et al. 2009).
+    """
+
+    def __init__(
+        self, tokenizer: BPETokenizer, size: int, config: TrainingConfig, climb: float
+    ) -> None:
+        self.tokenizer, self.size, self.seed = tokenizer, size, config.seed
+        self.n = config.steps * config.batch
+        self.climb = climb
+
+    def __len__(self) -> int:
+        return self.n
+
+    def most(self, index: int) -> int:
+        """How many objects scene `index` may have."""
+        return min(MOST_OBJECTS, 1 + int(MOST_OBJECTS * index / (self.climb * self.n)))
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, list[int]]:
+        most = self.most(index)
+        seeds = ((TRAINING, self.seed, index, attempt) for attempt in itertools.count())
+        scene = draw(next(seed for seed in seeds if len(compose(seed).facts) <= most))
+        ids = [*self.tokenizer.encode(scene.caption), self.tokenizer.end]
+        return resize_and_crop(scene.image, self.size), ids
+
+
+def collate(items: list[tuple[np.ndarray, list[int]]]) -> Batch:
+    """Pictures and ids of unequal lengths -> one Batch, its pixels still bytes."""
+    pixels = torch.from_numpy(np.stack([picture for picture, _ in items]))  # (B, size, size, 3)
+    lengths = torch.tensor([len(ids) for _, ids in items])
+    longest = int(lengths.max())
+    ids = torch.tensor([row + [0] * (longest - len(row)) for _, row in items])
+    return Batch(pixels.permute(0, 3, 1, 2), ids, lengths)
+
+
+def scene_batches(
+    scenes: Scenes, config: TrainingConfig, workers: int, step: int
+) -> Iterator[Batch]:
+    """Batches of freshly drawn scenes from `step` on, drawn ahead by worker processes."""
+    loader = DataLoader(
+        scenes,
+        batch_size=config.batch,
+        sampler=range(step * config.batch, len(scenes)),
+        num_workers=workers,
+        collate_fn=collate,
+        prefetch_factor=4 if workers else None,
+        multiprocessing_context="spawn" if workers else None,
+        generator=torch.Generator(),  # or it would draw from the run's own, once a start
+    )
+    for batch in loader:
+        yield batch._replace(pixels=normalise(batch.pixels))
