@@ -12,10 +12,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from captioning.commands.shared import one_line
 from captioning.evaluate import HELD_OUT
 from captioning.scenes.draw import Scene, draw
 from captioning.scenes.facts import Score, explain, read_facts, score_facts
+from weights.console import one_line
 
 if TYPE_CHECKING:
     from captioning.model import Captioner

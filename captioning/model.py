@@ -23,9 +23,7 @@ from gpt2_scratch.beam import beam_search
 from gpt2_scratch.generate import generate_with_logprobs
 from gpt2_scratch.model import GPT2
 from gpt2_scratch.tokenizer import BPETokenizer, Tokenizer, gpt2_tokenizer
-from weights.store import assign, read_config, read_tensors, write_folder
-
-EMBEDDED = Path(__file__).parent.parent / "weights" / "embedded"
+from weights.store import assign, embedded, read_config, read_tensors, write_folder
 
 
 @dataclass(frozen=True)
@@ -200,7 +198,7 @@ def load_captioner(name_or_folder: str | Path, *, device: str = "cpu") -> Captio
     """
     folder = Path(name_or_folder)
     if str(name_or_folder) == "scenes":
-        folder = EMBEDDED / "scenes"
+        folder = embedded("scenes")
     config = CaptionerConfig.from_dict(read_config(folder), source=str(folder))
     own = config.tokenizer == "bpe"
     tokenizer = BPETokenizer.load(folder) if own else gpt2_tokenizer()

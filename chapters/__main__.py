@@ -1,6 +1,13 @@
 """`python -m chapters list`: what the course will hold."""
 
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
 from tyro.extras import subcommand_cli_from_dict
+
+from weights.console import run_command
 
 CHAPTERS = (
     "Warm-up: edit, check, read the diagnosis",
@@ -27,11 +34,17 @@ def list_chapters() -> None:
         print(f"{number:>2}  {title}  (coming)")
 
 
-def main() -> None:
-    subcommand_cli_from_dict(
-        {"list": list_chapters}, prog="python -m chapters", description="The course."
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code."""
+    return run_command(
+        lambda: subcommand_cli_from_dict(
+            {"list": list_chapters},
+            prog="python -m chapters",
+            description="The course.",
+            args=argv,
+        )
     )
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

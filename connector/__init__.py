@@ -3,8 +3,18 @@
 Knows CLIP and the Dense Connector, nothing of GPT-2; `weights` is used by the loader alone.
 """
 
-from weights.lazy import lazy_exports
+try:
+    from weights.lazy import lazy_exports
+    from weights.siblings import check_siblings
+except ImportError as error:
+    from importlib.util import find_spec
 
+    raise ImportError(
+        "`connector` needs the `weights` package that lies beside it, but Python finds "
+        f"{find_spec('weights')}. Start Python in another folder, or rename that one."
+    ) from error
+
+check_siblings(__file__)
 __getattr__, __dir__ = lazy_exports(
     __name__,
     {

@@ -20,6 +20,11 @@ CONFIG = "config.json"
 TENSORS = "model.safetensors"
 
 
+def embedded(name: str) -> Path:
+    """The folder of what comes with the code: "scenes" or "golden"."""
+    return Path(__file__).parent / "embedded" / name
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it takes its place only if the block succeeds."""

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 from PIL import Image
 
-from captioning.commands.shared import at_least, complain, load, one_line
+from captioning.commands.shared import at_least, load
 from captioning.pictures import MAX_PIXELS, list_pictures, open_picture
+from weights.console import complain, one_line
 
 if TYPE_CHECKING:
     from captioning.model import Caption as Said

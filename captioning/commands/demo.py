@@ -9,8 +9,9 @@ from typing import Annotated
 
 import tyro
 
-from captioning.commands.shared import at_least, load, one_line
+from captioning.commands.shared import at_least, load
 from captioning.demo import COMMAND, LIMITS, as_page, as_text, caption_new_scenes
+from weights.console import one_line
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import tyro
 
-from captioning.commands.shared import at_least, one_line
+from captioning.commands.shared import at_least
 from captioning.scenes.draw import write_scenes
+from weights.console import one_line
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,7 @@
-"""What the commands share: loading a model, and lines for the terminal."""
+"""What the commands share: loading a model and checking numbers."""
 
 from __future__ import annotations
 
-import re
-import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -32,14 +30,3 @@ def at_least(lowest: int, **options: int | None) -> None:
         if value is not None and value < lowest:
             flag = "--" + name.replace("_", "-")
             raise ValueError(f"got {flag} {value}, wanted at least {lowest}; raise it.")
-
-
-def one_line(text: object) -> str:
-    r"""Control characters written out (a newline as `\n`): file names may hold any."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda match: repr(match[0])[1:-1], str(text))
-
-
-def complain(kind: str, message: object) -> None:
-    """One line on stderr, behind whatever stdout still holds."""
-    sys.stdout.flush()
-    print(f"{kind}: {one_line(message)}", file=sys.stderr, flush=True)

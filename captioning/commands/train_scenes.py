@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from captioning.commands.shared import one_line
+from weights.console import one_line
 
 
 @dataclass(frozen=True)

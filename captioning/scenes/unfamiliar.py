@@ -71,7 +71,8 @@ def _collage(rng: np.random.Generator, size: int) -> np.ndarray:
         u = (dx * np.cos(turn) + dy * np.sin(turn)) / reach
         v = (dy * np.cos(turn) - dx * np.sin(turn)) / (reach * aspect)
         power = rng.choice([2, 8])  # an ellipse or a rounded box
-        inside = 1 / (1 + np.exp((u**power + v**power - 1) * rng.uniform(3, 60)).clip(0, 1e9))
+        edge = (u**power + v**power - 1) * rng.uniform(3, 60)
+        inside = 1 / (1 + np.exp(edge.clip(-50, 50)))
         shade = rng.uniform(0, 255, 3) + (dx * rng.normal(0, 80))[..., None]
         picture += inside[..., None] * (shade - picture)
     return picture + rng.normal(0, rng.uniform(0, 12), picture.shape)

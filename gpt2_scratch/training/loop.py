@@ -6,7 +6,6 @@ A batch is a function of the step's number, so the data position needs no memory
 from __future__ import annotations
 
 import math
-import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
@@ -21,6 +20,7 @@ from gpt2_scratch.training.checkpoint import load_checkpoint, save_checkpoint
 from gpt2_scratch.training.optim import Schedule, build_optimizers, rate_at, set_rate
 from weights.store import replacing
 
+MOST_SKIPPED = 10  # steps in a row without a finite loss before the run stops
 Loss = tuple[torch.Tensor, torch.Tensor | int]
 
 
@@ -88,47 +88,57 @@ def train(
     settings = {k: v for k, v in asdict(config).items() if k != "checkpoint_seconds"}
     identity = f"{title}: {settings}"
     done = load_checkpoint(folder, module, optimizers, identity)
-    device = next(module.parameters()).device
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    began = saved = time.monotonic()
-    skipped = 0
     module.train()
-    log = open_log(folder, done)
-    bar = tqdm(total=config.steps, initial=done, desc=title, disable=not sys.stderr.isatty())
-    for step, batch in enumerate(batches(done) if done < config.steps else (), start=done):
-        set_rate(
-            optimizers, rate_at(step, config.steps, warmup=config.warmup, schedule=config.schedule)
-        )
-        with torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16"):
-            total, count = loss_of(batch)
-            loss = total / count
-        loss.backward()
-        norm = float(nn.utils.clip_grad_norm_(parameters, config.clip))
-        if math.isfinite(norm) and math.isfinite(loss.item()):
-            for optimizer in optimizers:
-                optimizer.step()
-            skipped = 0
-        else:
-            skipped += 1
-            if skipped == 10:
+    with (
+        open_log(folder, done) as log,
+        tqdm(total=config.steps, initial=done, desc=title, disable=None) as bar,  # on a terminal
+    ):
+        began = saved = time.monotonic()
+        skipped = 0
+        remaining = range(done, config.steps)
+        for step, batch in zip(remaining, batches(done) if remaining else (), strict=False):
+            share = rate_at(step, config.steps, warmup=config.warmup, schedule=config.schedule)
+            set_rate(optimizers, share)
+            loss, norm = train_step(module, loss_of, batch, optimizers, config)
+            skipped = 0 if math.isfinite(loss) and math.isfinite(norm) else skipped + 1
+            if skipped == MOST_SKIPPED:
                 raise FloatingPointError(
-                    f"{title}: the loss or its gradient was not finite in 10 steps in a row, the"
-                    f" last of them step {step + 1}. Lower the rate, or train in fp32."
+                    f"{title}: the loss or its gradient was not finite in {skipped} steps in a row,"
+                    f" the last of them step {step + 1}. Lower the rate, or train in fp32."
                 )
-        for optimizer in optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        bar.update()
-        bar.set_postfix(loss=f"{loss.item():.3f}", refresh=False)
-        now = time.monotonic()
-        log.write(f"{step + 1},{loss.item():.6g},{norm:.6g},{now - began:.4g}\n")
-        began = now
-        last = step + 1 == config.steps
-        if last or now - saved > config.checkpoint_seconds:
-            log.flush()
-            save_checkpoint(folder, step + 1, module, optimizers, identity)
-            saved = now
-        if last:
-            break
-    log.close()
-    bar.close()
+            now = time.monotonic()
+            log.write(f"{step + 1},{loss:.6g},{norm:.6g},{now - began:.4g}\n")
+            bar.update()
+            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
+            began = now
+            if step + 1 == config.steps or now - saved > config.checkpoint_seconds:
+                log.flush()
+                save_checkpoint(folder, step + 1, module, optimizers, identity)
+                saved = now
     module.eval()
+
+
+def train_step(
+    module: nn.Module,
+    loss_of: Callable[[Any], Loss],
+    batch: Any,
+    optimizers: list[torch.optim.Optimizer],
+    config: TrainingConfig,
+) -> tuple[float, float]:
+    """Forward, backward, clip, step; the mean loss and the gradients' norm before clipping.
+
+    Where either is not finite, no parameter changes.
+    """
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    bf16 = config.precision == "bf16"
+    with torch.autocast(parameters[0].device.type, torch.bfloat16, enabled=bf16):
+        total, count = loss_of(batch)
+        loss = total / count
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(parameters, config.clip)
+    finite = bool(torch.isfinite(norm) & torch.isfinite(loss))
+    for optimizer in optimizers:
+        if finite:
+            optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+    return loss.item(), norm.item()
