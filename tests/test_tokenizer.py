@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 import time
 
 import pytest
@@ -134,23 +135,21 @@ def test_without_a_vocabulary_the_error_says_what_to_set(tmp_path, monkeypatch):
         BPETokenizer.gpt2(tmp_path / "elsewhere")
 
 
-def unreachable(name: str) -> None:
-    raise ConnectionError("no route")
+def test_tiktoken_without_a_network_says_what_to_set(monkeypatch):
+    def unreachable(name: str) -> None:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(tiktoken, "get_encoding", unreachable)
+    with pytest.raises(FileNotFoundError, match=r"ConnectionError.*TIKTOKEN_CACHE_DIR"):
+        gpt2_tokenizer()
 
 
-def silent(name: str) -> None:
-    time.sleep(3)
-
-
-@pytest.mark.parametrize(
-    ("get_encoding", "why"), [(unreachable, "ConnectionError"), (silent, r"0\.05 seconds")]
-)
-def test_tiktoken_without_a_network_says_what_to_set(monkeypatch, get_encoding, why):
-    monkeypatch.setattr(tiktoken, "get_encoding", get_encoding)
-    started = time.monotonic()
-    with pytest.raises(FileNotFoundError, match=f"{why}.*TIKTOKEN_CACHE_DIR"):
+def test_tiktoken_with_a_silent_network_gives_up(monkeypatch):
+    never = threading.Event()
+    monkeypatch.setattr(tiktoken, "get_encoding", lambda name: never.wait())
+    with pytest.raises(FileNotFoundError, match=r"no answer in 0\.05 seconds.*TIKTOKEN_CACHE_DIR"):
         gpt2_tokenizer(timeout=0.05)
-    assert time.monotonic() - started < 2
+    never.set()
 
 
 def test_files_of_two_vocabularies_are_refused(tmp_path):
@@ -195,9 +194,9 @@ def test_surrogates_are_refused(trained, text):
 def test_long_runs_take_a_moment(trained):
     tokenizer = BPETokenizer.train(["a" * 64 + " " + "ab" * 64], 270)
     for text in ("a" * 50_000, "ab" * 25_000):
-        started = time.monotonic()
+        started = time.process_time()
         assert tokenizer.decode(tokenizer.encode(text)) == text
-        assert time.monotonic() - started < 10  # 0.1 s here; quadratic would take minutes
+        assert time.process_time() - started < 5  # 0.2 s here; quadratic takes minutes
 
 
 def test_the_cache_of_pieces_neither_grows_for_ever_nor_leaks(trained, monkeypatch):
