@@ -260,6 +260,6 @@ def test_the_installed_wheel_captions_from_any_folder(wheel, tmp_path):
         assert said.returncode == 0, said.stderr
         picture, caption = said.stdout.rstrip("\n").split("\t")
         assert picture == "scene.png"
-        assert caption.startswith("In this image")
+        assert caption.startswith("In this ")  # image or picture, by what it took the shape for
     for script, line in [("gpt2-weights", "scenes"), ("gpt2-chapters", "Warm-up")]:
         assert line in run(scripts / script, "list", cwd=elsewhere).stdout
