@@ -11,7 +11,7 @@ from typing import Annotated
 import tyro
 import tyro.extras
 
-from weights.console import run_command
+from weights.console import check_device, run_command
 from weights.store import embedded
 
 
@@ -47,6 +47,7 @@ class Generate:
         from gpt2_scratch.loader import load_gpt2
         from gpt2_scratch.tokenizer import BPETokenizer, gpt2_tokenizer
 
+        check_device(self.device)
         named = self.model == "scenes"
         folder = embedded("scenes") / "language-model" if named else Path(self.model)
         model = load_gpt2(folder, device=self.device)
@@ -58,10 +59,16 @@ class Generate:
         else:
             generator.manual_seed(self.seed)
         prompt = [tokenizer.end, *tokenizer.encode(self.prompt)]
+        room = model.config.n_ctx - len(prompt)
+        if room < 1:
+            raise ValueError(
+                f"the prompt has {len(prompt)} tokens, wanted fewer than the model's context of"
+                f" {model.config.n_ctx}; shorten it."
+            )
         ids = stream(
             model,
             torch.tensor([prompt], device=self.device),
-            min(self.max_new_tokens, model.config.n_ctx - len(prompt)),
+            min(self.max_new_tokens, room),
             temperature=self.temperature,
             top_k=self.top_k,
             top_p=self.top_p,

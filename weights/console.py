@@ -45,3 +45,16 @@ def run_command(command: Callable[[], int | None]) -> int:
     except (ValueError, OSError) as error:
         complain("error", error)
         return 2
+
+
+def check_device(device: str) -> None:
+    """ValueError where torch can't compute on this device here."""
+    import torch
+
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
+        raise ValueError(
+            f"--device {device} can't be used ({str(error).splitlines()[0]}), wanted one that"
+            " torch has here, such as cpu or cuda; leave it out for cpu."
+        ) from None

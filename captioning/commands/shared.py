@@ -4,23 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from weights.console import check_device
+
 if TYPE_CHECKING:
     from captioning.model import Captioner
 
 
 def load(model: str, device: str) -> Captioner:
     """The captioner on its device; ValueError where the device can't be used."""
-    import torch
-
     from captioning.model import load_captioner
 
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
-        raise ValueError(
-            f"--device {device} can't be used ({str(error).splitlines()[0]}), wanted one that"
-            " torch has here, such as cpu or cuda; leave it out for cpu."
-        ) from None
+    check_device(device)
     return load_captioner(model, device=device)
 
 
