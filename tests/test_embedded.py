@@ -56,6 +56,12 @@ def test_the_cards_figures_are_measured_again(captioner):
     assert figures["exact_match"] == pytest.approx(on_card("exact match"), abs=6e-3)
 
 
+@pytest.mark.xfail(reason="shapes are not learned yet: see the card; strict, so red once it passes")
+def test_the_card_reaches_what_is_required():
+    assert on_card("facts F1") >= 0.98
+    assert on_card("exact match") >= 0.90
+
+
 def test_its_language_model_writes_captions():
     folder = embedded("scenes") / "language-model"
     model, tokenizer = load_gpt2(folder), BPETokenizer.load(folder)
