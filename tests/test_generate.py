@@ -231,16 +231,17 @@ def test_penalties_see_a_prompt_of_ids_and_only_new_tokens_after_embeddings(mode
 
 def test_logprobs_are_the_models_own(model):
     ids, mask = left_padded([prompts(1, n, seed=n)[0] for n in (4, 7)])
-    end = int(generate(model, ids, NEW, padding_mask=mask)[0, 2])
-    how = {**options("sampling"), "padding_mask": mask, "end": end, "repetition_penalty": 1.3}
-    new, logprobs = generate_with_logprobs(model, ids, NEW, **how)
-    how["generator"] = torch.Generator().manual_seed(7)
-    assert torch.equal(new, generate(model, ids, NEW, **how))
+    how = {"padding_mask": mask, "repetition_penalty": 1.3}
+    end = int(generate(model, ids, NEW, **how, **options("sampling"))[0, 2])
+    how["end"] = end
+    new, logprobs = generate_with_logprobs(model, ids, NEW, **how, **options("sampling"))
+    assert torch.equal(new, generate(model, ids, NEW, **how, **options("sampling")))
     whole = torch.cat([ids, new], dim=1)
     with torch.no_grad():
         scores = model(whole, torch.cat([mask, torch.zeros_like(new).bool()], dim=1))
     expected = scores.log_softmax(-1)[:, ids.shape[1] - 1 : -1].gather(2, new[..., None])[..., 0]
     filled = ((new == end).cumsum(1) - (new == end).long()).bool()
+    assert filled.any()
     assert (logprobs[filled] == 0).all()
     # the loop's logits are float32: 2**-24 of values up to 20
     torch.testing.assert_close(logprobs[~filled].double(), expected[~filled], atol=1e-5, rtol=0)
@@ -266,8 +267,8 @@ def test_new_tokens_can_be_trained_on(model):
     ids = prompts(2, 5)
     prompt = model.embed(ids)
     assert prompt.requires_grad
-    new = generate(model, prompt, 4)
-    model(new).sum().backward()  # inference tensors would refuse
+    new = next(stream(model, prompt, 4))[:, None]
+    model(new).sum().backward()  # the tensors of `torch.inference_mode` would refuse
     model.zero_grad()
 
 
