@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import torch
 from PIL import Image
@@ -38,6 +39,17 @@ class Caption:
     logprob: float
     familiarity: float
     familiar: bool
+
+
+class Decoding(TypedDict, total=False):
+    """How captions are chosen; the defaults stand at `Captioner.describe`."""
+
+    max_new_tokens: int | None
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    beams: int
+    generator: torch.Generator | None
 
 
 class Captioner(nn.Module):
@@ -94,28 +106,9 @@ class Captioner(nn.Module):
         pixels = preprocess(list(images), size, mode=mode)
         return pixels.to(self.device, self.gpt2.wte.weight.dtype)
 
-    def caption(
-        self,
-        images: Sequence[Image.Image],
-        *,
-        max_new_tokens: int | None = None,
-        temperature: float = 0.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        beams: int = 1,
-        generator: torch.Generator | None = None,
-    ) -> list[str]:
-        """One caption a picture, in order; temperature 0 is greedy. See `describe`."""
-        captions = self.describe(
-            images,
-            max_new_tokens=max_new_tokens,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            beams=beams,
-            generator=generator,
-        )
-        return [caption.text for caption in captions]
+    def caption(self, images: Sequence[Image.Image], **options: Unpack[Decoding]) -> list[str]:
+        """One caption a picture, in order; greedy unless `describe`'s options say otherwise."""
+        return [caption.text for caption in self.describe(images, **options)]
 
     @torch.inference_mode()
     def describe(

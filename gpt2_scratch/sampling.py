@@ -15,7 +15,13 @@ def greedy(logits: torch.Tensor) -> torch.Tensor:
 
 
 def sample(logits: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
-    """One token drawn by its probability: (B, V) -> (B,)."""
+    """One token drawn by its probability: (B, V) -> (B,). ValueError where all are removed."""
+    empty = logits.isneginf().all(-1)  # (B,)
+    if empty.any():
+        raise ValueError(
+            f"Row {int(empty.nonzero()[0])} has no token left to draw: the filters and penalties"
+            " removed all. Loosen no_repeat_ngram or another of them."
+        )
     return torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
 
 

@@ -157,3 +157,10 @@ def test_draws_follow_the_filtered_distribution():
 def test_nonsense_is_refused_by_name_and_value(call, got):
     with pytest.raises(ValueError, match=got):
         call(random_logits(6), random_ids(6))
+
+
+def test_a_row_without_a_token_left_is_named():
+    logits = torch.zeros(3, 4)
+    logits[1] = -math.inf
+    with pytest.raises(ValueError, match="Row 1 has no token left"):
+        sampling.sample(logits)
