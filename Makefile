@@ -17,7 +17,7 @@ help:  ## what there is to make
 demo: $(VENV)/run.stamp  ## draw new scenes, caption them, and write demo/index.html
 	$(PY) -m captioning demo
 
-train-scenes: $(VENV)/run.stamp  ## train the embedded model again, all three stages (an hour on 2 cores)
+train-scenes: $(VENV)/run.stamp  ## train the embedded model again, all three stages (about an hour on 2 cores)
 	$(PY) -m captioning train-scenes
 
 check: lint  ## format, lint, types and the quick tests, in under a minute
