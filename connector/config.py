@@ -63,7 +63,8 @@ class VisionConfig:
 class ReducerConfig:
     """How the connector's tokens become fewer.
 
-    article  two Conv1d over the tokens with `kernels` and `strides`; kernel 1 only picks tokens
+    article  two Conv1d over the tokens with `kernels` and `strides`; kernel 1 only picks tokens,
+             others must leave as many
     conv     the same two, kernel = stride: every token is read, the last window zero-padded
     pool     2-D average over `window` x `window` patches, the class token kept in front
     none     every token
@@ -134,6 +135,13 @@ class ConnectorConfig:
                 f"{self.tokens_in} tokens leave none after kernels {self.reducer.kernels} with"
                 f" strides {self.reducer.strides}. Use smaller kernels."
             )
+        if self.reducer.kind == "article" and self.tokens != self._after((1, 1)):
+            raise ValueError(
+                f"kernels={self.reducer.kernels} with strides={self.reducer.strides} leave"
+                f" {self.tokens} of {self.tokens_in} tokens, wanted {self._after((1, 1))}, as many"
+                " as kernel 1 leaves. Use smaller kernels: of 577 tokens (5, 1), (3, 1) and (1, 2)"
+                " leave the article's 58."
+            )
 
     def _check_pool(self) -> None:
         if self.variant == "sti":
@@ -176,10 +184,16 @@ class ConnectorConfig:
         """N, the tokens after the reducer: 577 -> 116 -> 58 for the article."""
         if self.reducer.kind == "pool":
             return (self.grid // self.reducer.window) ** 2 + self.class_token
+        if self.reducer.kind == "article":
+            return self._after(self.reducer.kernels)
         tokens = self.tokens_in
-        for kernel, stride in self.reducer.steps:
-            if self.reducer.kind == "conv":
-                tokens = -(-tokens // stride)
-            else:
-                tokens = (tokens - kernel) // stride + 1
+        for _, stride in self.reducer.steps:
+            tokens = -(-tokens // stride)
+        return tokens
+
+    def _after(self, kernels: tuple[int, int]) -> int:
+        """The tokens that convolutions with these kernels and the reducer's strides leave."""
+        tokens = self.tokens_in
+        for kernel, stride in zip(kernels, self.reducer.strides, strict=True):
+            tokens = (tokens - kernel) // stride + 1
         return tokens
