@@ -54,7 +54,8 @@ class Conv1D(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """(B, T, in) -> (B, T, out)."""
-        return x @ self.w + self.b
+        # One call: `x @ w + b` would be widened to float32 by b wherever autocast makes x @ w bf16.
+        return torch.addmm(self.b, x.flatten(0, -2), self.w).unflatten(0, x.shape[:-1])
 
 
 def hidden_positions(

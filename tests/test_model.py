@@ -54,6 +54,11 @@ def test_conv1d_is_torchs_linear_with_its_weight_turned() -> None:
     torch.testing.assert_close(linear(x), F.linear(x, linear.w.T, linear.b), rtol=1e-10, atol=EXACT)
 
 
+def test_conv1d_stays_narrow_under_autocast() -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        assert Conv1D(13, 17)(drawn(2, 7, 13).float()).dtype == torch.bfloat16
+
+
 @pytest.mark.parametrize("piece", [LayerNorm(7), Conv1D(7, 5), MLP(tiny_config(n_embd=6))])
 def test_gradients_are_those_of_finite_differences(piece: nn.Module) -> None:
     piece = piece.double().eval()
