@@ -61,10 +61,9 @@ class VisionConfig:
 
 @dataclass(frozen=True)
 class ReducerConfig:
-    """How the connector's tokens become fewer.
+    """How the connector's tokens become fewer. Other kernels must leave as many as kernel 1.
 
-    article  two Conv1d over the tokens with `kernels` and `strides`; kernel 1 only picks tokens,
-             others must leave as many
+    article  two Conv1d over the tokens with `kernels` and `strides`; kernel 1 only picks tokens
     conv     the same two, kernel = stride: every token is read, the last window zero-padded
     pool     2-D average over `window` x `window` patches, the class token kept in front
     none     every token
