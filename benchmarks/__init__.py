@@ -1,0 +1,1 @@
+"""What is measured, and what measuring needs. Nothing of it is installed."""
