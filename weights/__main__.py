@@ -1,32 +1,27 @@
-"""`python -m weights list`: what comes with the code."""
+"""`python -m weights`: what comes with the code, and what can be fetched."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
 
+from tyro.conf import FlagCreatePairsOff
 from tyro.extras import subcommand_cli_from_dict
 
+from weights.commands.get import fetch, import_
+from weights.commands.show import check, list_, path
 from weights.console import run_command
-from weights.store import embedded
-
-
-def list_embedded() -> None:
-    """Print the folders that come with the package and the size of their files."""
-    root = embedded("")
-    for folder in sorted({path.parent for path in root.rglob("*") if path.is_file()}):
-        size = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
-        print(f"{size / 2**20:8.2f} MiB  {folder.relative_to(root).as_posix()}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns its exit code."""
+    """Runs one command; returns its exit code, 2 for whatever a person can put right."""
     return run_command(
         lambda: subcommand_cli_from_dict(
-            {"list": list_embedded},
+            {"list": list_, "fetch": fetch, "path": path, "check": check, "import": import_},
             prog="python -m weights",
-            description="Weights that come with the code. Fetching those of others is coming.",
+            description="Weights: what comes with the code, and OpenAI's, fetched and checked.",
             args=argv,
+            config=(FlagCreatePairsOff,),
         )
     )
 

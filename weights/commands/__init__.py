@@ -1,0 +1,1 @@
+"""What `python -m weights` can do, a function a command. Here alone `weights` prints."""
