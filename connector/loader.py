@@ -1,4 +1,12 @@
-"""CLIP's image tower from a folder: our own layout, transformers' and open_clip's."""
+"""CLIP's image tower from a folder: our own layout, transformers', open_clip's and OpenAI's.
+
+our own        config.json of this format, model.safetensors
+transformers   config.json, model.safetensors or pytorch_model.bin (or the shards of either)
+open_clip      open_clip_config.json, open_clip_model.safetensors or open_clip_pytorch_model.bin
+OpenAI         one .pt, such as ViT-L-14-336px.pt, and no config: its tensors' shapes tell the sizes
+
+Of several in one folder, open_clip's is read before config.json, the .pt where it is alone.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +22,12 @@ from torch import Tensor
 from connector.config import VisionConfig
 from connector.vision import ClipVision
 from weights import store
+from weights.tensor_files import TORCH, find_safetensors, find_torch
+from weights.torch_file import read_torch
 
 FORMAT = "connector.vision"
+OPEN_CLIP_CONFIG = "open_clip_config.json"
+OPEN_CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
 Tensors = dict[str, Tensor]
 
@@ -33,10 +45,13 @@ def load_vision(
     dtype: torch.dtype | None = None,
     device: str | torch.device = "cpu",
 ) -> ClipVision:
-    """The tower of a folder; see `ClipVision.from_folder`."""
+    """The tower of a folder, or of OpenAI's `.pt`; see `ClipVision.from_folder`."""
     folder = Path(folder)
-    if (folder / "open_clip_config.json").is_file():
+    scripts = [folder] if folder.is_file() else sorted(folder.glob("*.pt"))
+    if (folder / OPEN_CLIP_CONFIG).is_file():
         config, tensors = _read_open_clip(folder, quick_gelu)
+    elif len(scripts) == 1 and not (folder / store.CONFIG).is_file():
+        config, tensors = _read_openai(scripts[0])
     else:
         raw = store.read_config(folder)
         read = _read_own if raw.get("format") == FORMAT else _read_transformers
@@ -61,6 +76,22 @@ def _read_own(folder: Path, raw: Mapping[str, Any]) -> tuple[VisionConfig, Tenso
             " Save the tower again with ClipVision.save."
         )
     return VisionConfig(**fields), store.read_tensors(folder)
+
+
+def _read_files(folder: Path, safetensors: str, torch_file: str) -> Tensors:
+    files = find_safetensors(folder, safetensors) or find_torch(folder, torch_file)
+    if files is None:
+        raise FileNotFoundError(
+            f"{folder} holds a config but no tensors; needed: {safetensors} or {torch_file}."
+            " Copy one of them there, or run: python -m weights fetch clip-vit-l-14-336"
+        )
+    return files.read(files.kinds)
+
+
+def _ratio(inner: int, width: int) -> float:
+    """`mlp_ratio` for an MLP of that inner width: open_clip rounds width times it down."""
+    ratio = inner / width
+    return ratio if int(width * ratio) == inner else math.nextafter(ratio, math.inf)
 
 
 # --- transformers -----------------------------------------------------------------------------
@@ -112,17 +143,14 @@ def _read_transformers(folder: Path, raw: Mapping[str, Any]) -> tuple[VisionConf
             raise ValueError(
                 f"{folder / store.CONFIG} has {name}={vision[name]}; CLIP has {HF_DEFAULTS[name]}."
             )
-    tensors = _from_transformers(store.read_tensors(folder))
-    ratio = vision["intermediate_size"] / vision["hidden_size"]
-    if int(vision["hidden_size"] * ratio) < vision["intermediate_size"]:
-        ratio = math.nextafter(ratio, math.inf)  # open_clip rounds the product down
+    tensors = _from_transformers(_read_files(folder, store.TENSORS, TORCH))
     config = VisionConfig(
         image_size=vision["image_size"],
         patch_size=vision["patch_size"],
         width=vision["hidden_size"],
         layers=vision["num_hidden_layers"],
         heads=vision["num_attention_heads"],
-        mlp_ratio=ratio,
+        mlp_ratio=_ratio(vision["intermediate_size"], vision["hidden_size"]),
         quick_gelu=HF_ACTIVATIONS[vision["hidden_act"]],
         # A vision tower alone names a projection_dim that its file does not hold.
         projection=tensors["proj"].shape[1] if "proj" in tensors else 0,
@@ -164,7 +192,7 @@ OPEN_CLIP_DEFAULTS: dict[str, Any] = {
 
 
 def _read_open_clip(folder: Path, quick_gelu: bool | None) -> tuple[VisionConfig, Tensors]:
-    path = folder / "open_clip_config.json"
+    path = folder / OPEN_CLIP_CONFIG
     raw = store.read_json(path)
     model = raw.get("model_cfg", raw)
     given = model.get("vision_cfg")
@@ -193,6 +221,39 @@ def _read_open_clip(folder: Path, quick_gelu: bool | None) -> tuple[VisionConfig
         quick_gelu=quick,
         projection=model["embed_dim"],
     )
-    tensors = store.read_tensors(folder / "open_clip_model.safetensors")
-    tower = {n.removeprefix("visual."): t for n, t in tensors.items() if n.startswith("visual.")}
-    return config, tower
+    return config, _visual(_read_files(folder, *OPEN_CLIP_FILES))
+
+
+def _visual(tensors: Tensors) -> Tensors:
+    return {n.removeprefix("visual."): t for n, t in tensors.items() if n.startswith("visual.")}
+
+
+# --- OpenAI -----------------------------------------------------------------------------------
+
+HEAD_WIDTH = 64  # of every tower that OpenAI published
+
+
+def _read_openai(path: Path) -> tuple[VisionConfig, Tensors]:
+    """OpenAI's TorchScript archive, whose tensors have open_clip's names; see `torchscript`."""
+    tensors = _visual(read_torch(path))
+    inner = "transformer.resblocks.0.mlp.c_fc.bias"
+    for name in ("conv1.weight", "positional_embedding", "proj", inner):
+        if name not in tensors:
+            raise ValueError(
+                f"{path} has no visual.{name}; wanted a CLIP with a vision transformer, such as"
+                " ViT-L-14-336px.pt. Choose another model."
+            )
+    width, _, _, patch_size = tensors["conv1.weight"].shape
+    tokens = tensors["positional_embedding"].shape[0]  # 1 + P
+    blocks = {name.split(".")[2] for name in tensors if name.startswith("transformer.resblocks.")}
+    config = VisionConfig(
+        image_size=math.isqrt(tokens - 1) * patch_size,
+        patch_size=patch_size,
+        width=width,
+        layers=len(blocks),
+        heads=width // HEAD_WIDTH,
+        mlp_ratio=_ratio(len(tensors[inner]), width),
+        quick_gelu=True,
+        projection=tensors["proj"].shape[1],
+    )
+    return config, tensors

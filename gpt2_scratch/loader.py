@@ -1,7 +1,7 @@
 """From files to a GPT-2 and back: rewrite rules between names, and no transpose.
 
-Read here: the safetensors layouts of Hugging Face, with the prefix `transformer.` or without, where
-old files also hold the causal mask as a buffer.
+`layouts` finds the files. Their names are OpenAI's (`model/h0/ln_1/b`) or Hugging Face's, with the
+prefix `transformer.` or without, where old files also hold the causal mask as a buffer.
 """
 
 from __future__ import annotations
@@ -14,29 +14,27 @@ from typing import Any
 import torch
 
 from gpt2_scratch.config import GPT2Config
+from gpt2_scratch.layouts import N_VOCAB, NUMERICS, find_folder, recognise
+from gpt2_scratch.layouts import config_from as config_from
 from gpt2_scratch.model import GPT2
-from weights.store import assign, read_config, read_tensors, write_folder
+from weights.store import assign, write_folder
+from weights.tensor_files import TensorFiles
 
 # Hugging Face calls LayerNorm's g and Conv1D's w both "weight", and every b "bias".
 LEAVES = {"ln": {"weight": "g", "bias": "b"}, "c_": {"weight": "w", "bias": "b"}}
 MASK_BUFFER = re.compile(r"^h\.\d+\.attn\.(bias|masked_bias)$")  # not h.N.attn.c_attn.bias!
 
-# What Hugging Face makes a choice and GPT-2 has not: other models hide under the name "gpt2".
-NUMERICS = {
-    "activation_function": "gelu_new",  # their word for the tanh form
-    "layer_norm_epsilon": 1e-5,
-    "scale_attn_weights": True,
-    "scale_attn_by_inverse_layer_idx": False,
-}
-
 
 def to_our_name(name: str) -> str | None:
-    """Our name of one of Hugging Face's, or None for what is no parameter of ours."""
+    """Our name of one of OpenAI's or Hugging Face's, or None for what is no parameter of ours."""
+    if name.startswith("model/"):
+        ours = re.sub(r"^h(\d+)/", r"h.\1/", name.removeprefix("model/")).replace("/", ".")
+        return f"{ours}.weight" if ours in ("wte", "wpe") else ours
     name = name.removeprefix("transformer.")
     if MASK_BUFFER.match(name):
         return None
-    stem, _, leaf = name.rpartition(".")
-    return f"{stem}.{LEAVES.get(stem.rpartition('.')[2][:2], {}).get(leaf, leaf)}"
+    stem, dot, leaf = name.rpartition(".")
+    return stem + dot + LEAVES.get(stem.rpartition(".")[2][:2], {}).get(leaf, leaf)
 
 
 def to_their_name(name: str) -> str:
@@ -69,58 +67,67 @@ def random_gpt2(
 
 
 def load_gpt2(
-    folder: str | Path,
+    name_or_folder: str | Path,
     *,
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
     **changes: Any,
 ) -> GPT2:
-    """A GPT-2 from a folder of `config.json` and `model.safetensors`, in eval mode.
+    """A GPT-2 in eval mode: "gpt2-large" and its like, "scenes", or a folder (see `layouts`).
 
     All or nothing: ValueError lists every tensor that is missing, unexpected or mis-shaped.
+    On a CPU in the file's dtype the parameters are a private map of it (see `read_tensors`).
     `changes` replace values of the config: `load_gpt2(folder, attention="explicit")`.
     """
-    config = replace(config_from(read_config(folder), source=str(folder)), **changes)
-    read = read_tensors(folder)
-    head = read.pop("lm_head.weight", None)
-    wte = read.get("transformer.wte.weight", read.get("wte.weight"))
-    if head is not None and wte is not None and not torch.equal(head, wte):
-        raise ValueError(
-            f"{folder} holds an lm_head of its own; GPT-2's head is its token embedding."
-            " Tie the two before saving, or drop lm_head.weight if it is left over."
-        )
-    tensors = {}
-    for name in list(read):
-        ours, tensor = to_our_name(name), read.pop(name)
-        if ours is not None:
-            tensors[ours] = tensor.to(device=device, dtype=dtype or tensor.dtype)
+    folder = find_folder(name_or_folder)
+    layout = recognise(folder)
+    config = replace(layout.config, **changes)
+    names = _our_names(layout.files, folder)
+    # First without their numbers: what doesn't fit is told before gigabytes are read.
+    kinds = {ours: _unpacked(layout.files.kinds[theirs]) for theirs, ours in names.items()}
+    build(config, source=str(folder), tensors=kinds)
+    tensors = {
+        names[theirs]: _unpacked(tensor)
+        for theirs, tensor in layout.files.each(names, dtype=dtype, device=device)
+    }
     return build(config, source=str(folder), tensors=tensors)
 
 
-def config_from(held: dict[str, Any], *, source: str) -> GPT2Config:
-    """Our config from the keys of Hugging Face's `config.json` or OpenAI's `hparams.json`."""
-    context = held.get("n_ctx", held.get("n_positions"))
-    sizes: dict[str, Any] = {
-        "n_ctx": context,
-        "n_vocab": held.get("n_vocab", held.get("vocab_size")),
-    }
-    sizes |= {name: held.get(name) for name in ("n_embd", "n_head", "n_layer")}
-    missing = [name for name, value in sizes.items() if value is None]
-    if missing:
-        raise ValueError(f"The config of {source} lacks {', '.join(missing)}. Is it a GPT-2's?")
-    for name, ours in NUMERICS.items():
-        if held.get(name, ours) != ours:
+def _our_names(files: TensorFiles, folder: Path) -> dict[str, str]:
+    """Our name for each of theirs, without masks and without the head, which must be the wte."""
+    theirs: dict[str, str] = {}
+    for name in files.kinds:
+        ours = to_our_name(name)
+        if ours in theirs:
+            raise ValueError(f"{folder} holds both {theirs[ours]} and {name}. Keep one of the two.")
+        if ours is not None:
+            theirs[ours] = name
+    if "wte.weight" not in theirs:
+        seen = ", ".join(list(files.kinds)[:4]) or "none"
+        raise ValueError(
+            f"{folder} holds no GPT-2, since no tensor is its wte; nothing was loaded. The names"
+            f" there: {seen}, ... ({len(files.kinds)}). Name the folder of a GPT-2."
+        )
+    head = theirs.pop("lm_head.weight", None)
+    if head is not None:
+        both = files.read([head, theirs["wte.weight"]])
+        if not torch.equal(*both.values()):
             raise ValueError(
-                f"The config of {source} says {name}={held[name]!r}; GPT-2 has {ours!r}, and only"
-                " that is computed here. Use a GPT-2 as OpenAI trained it."
+                f"{folder} holds an lm_head of its own; GPT-2's head is its token embedding."
+                " Tie the two before saving, or drop lm_head.weight if it is left over."
             )
-    dropout = held.get("resid_pdrop", held.get("dropout", 0.1))
-    return GPT2Config(**sizes, dropout=dropout)
+    return {name: ours for ours, name in theirs.items()}
+
+
+def _unpacked(tensor: torch.Tensor) -> torch.Tensor:
+    """OpenAI's linear maps, convolutions of width one: (1, in, out) -> (in, out)."""
+    return tensor.squeeze(0) if tensor.ndim == 3 else tensor
 
 
 def save_gpt2(model: GPT2, folder: str | Path) -> None:
     """Write the layout that Hugging Face's GPT2LMHeadModel reads: config and safetensors."""
     c = model.config
+    end = min(c.n_vocab, N_VOCAB) - 1  # the last token, as in every tokenizer here; a text's ends
     config = {
         "model_type": "gpt2",
         "architectures": ["GPT2LMHeadModel"],
@@ -133,6 +140,8 @@ def save_gpt2(model: GPT2, folder: str | Path) -> None:
         "resid_pdrop": c.dropout,
         "embd_pdrop": c.dropout,
         "attn_pdrop": c.dropout,
+        "bos_token_id": end,
+        "eos_token_id": end,
     } | NUMERICS
     tensors = {to_their_name(name): tensor for name, tensor in model.state_dict().items()}
     write_folder(folder, config, tensors)

@@ -13,6 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from weights.contents import HEAD, impostor
+
 if TYPE_CHECKING:
     import torch
 
@@ -94,7 +96,11 @@ def read_config(folder: str | Path) -> dict[str, Any]:
 
 
 def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
-    """Every tensor of a safetensors file (or of a folder's), by name, memory-mapped."""
+    """Every tensor of a safetensors file (or of a folder's), by name, memory-mapped.
+
+    The map is private: writing into a tensor copies the page and leaves the file alone, and the
+    tensors outlive a file that is deleted or replaced (on Windows it can't be, while they live).
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -105,8 +111,10 @@ def read_tensors(path: str | Path) -> dict[str, torch.Tensor]:
     try:
         return load_file(path)
     except SafetensorError as error:
+        with path.open("rb") as file:
+            found = impostor(file.read(HEAD)) or error
         raise ValueError(
-            f"{path} is not a whole safetensors file ({error}). Copy it again."
+            f"{path} is not a whole safetensors file ({found}). Copy it again."
         ) from None
 
 
