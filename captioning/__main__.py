@@ -10,16 +10,20 @@ import tyro
 from tyro.conf import subcommand
 
 from captioning.commands.caption import Caption
+from captioning.commands.data import Data
 from captioning.commands.demo import Demo
 from captioning.commands.draw import Draw
 from captioning.commands.evaluate import Evaluate
+from captioning.commands.score import Score
 from captioning.commands.train_scenes import TrainScenes
 from weights.console import run_command
 
 Command = (
     Annotated[Caption, subcommand("caption", prefix_name=False)]
+    | Annotated[Data, subcommand("data", prefix_name=False)]
     | Annotated[Demo, subcommand("demo", prefix_name=False)]
     | Annotated[Evaluate, subcommand("evaluate", prefix_name=False)]
+    | Annotated[Score, subcommand("score", prefix_name=False)]
     | Annotated[TrainScenes, subcommand("train-scenes", prefix_name=False)]
     | Annotated[Draw, subcommand("draw", prefix_name=False)]
 )
