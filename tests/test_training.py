@@ -205,3 +205,19 @@ def test_muon_takes_the_matrices_and_adamw_the_rest():
     in_adamw = {names[id(p)] for group in adamw.param_groups for p in group["params"]}
     assert in_muon == {name for name in names.values() if name.endswith(".w")}
     assert in_muon | in_adamw == set(names.values()) and not in_muon & in_adamw
+
+
+def test_a_prefix_has_one_share_of_both_rates():
+    model = nn.ModuleDict({"slow": nn.Linear(3, 2), "fast": nn.Linear(3, 2)})
+    muon, adamw = build_optimizers(
+        model, {"": 1e-3, "slow.": 2e-4}, weight_decay=0.01, betas=(0.9, 0.98), matrix_rate=0.05
+    )
+    names = {id(p): name for name, p in model.named_parameters()}
+    rates = {
+        names[id(p)]: group["initial_lr"]
+        for group in (*muon.param_groups, *adamw.param_groups)
+        for p in group["params"]
+    }
+    assert rates == pytest.approx(
+        {"slow.weight": 0.01, "slow.bias": 2e-4, "fast.weight": 0.05, "fast.bias": 1e-3}
+    )

@@ -72,7 +72,8 @@ def build_optimizers(
     """AdamW for all; or, with `matrix_rate`, Muon for the weight matrices and AdamW for the rest.
 
     Muon (Jordan et al. 2024) makes each matrix's update orthogonal: on the small captioner it got
-    further in the same number of steps. Learned tables and vectors stay with AdamW.
+    further in the same number of steps. Learned tables and vectors stay with AdamW. A prefix has
+    the same share of `matrix_rate` as its rate has of the highest one.
     """
     groups = parameter_groups(module, rates, weight_decay)
     built: list[torch.optim.Optimizer] = []
@@ -82,12 +83,15 @@ def build_optimizers(
             for name, parameter in module.named_parameters()
             if parameter.requires_grad and parameter.ndim == 2 and not name.endswith(EMBEDDINGS)
         }
-        ordered = [p for p in module.parameters() if p in matrices]
-        muon = torch.optim.Muon(ordered, lr=matrix_rate, weight_decay=weight_decay)
-        muon.param_groups[0]["initial_lr"] = matrix_rate
-        built.append(muon)
+        highest = max(rates.values())
+        theirs = []
         for group in groups:
+            held = [p for p in group["params"] if p in matrices]
             group["params"] = [p for p in group["params"] if p not in matrices]
+            if held:
+                rate = matrix_rate * group["lr"] / highest
+                theirs.append({"params": held, "lr": rate, "initial_lr": rate})
+        built.append(torch.optim.Muon(theirs, lr=matrix_rate, weight_decay=weight_decay))
     fused = all(p.device.type in ("cpu", "cuda") for p in module.parameters())
     rest = [group for group in groups if group["params"]]
     return [*built, torch.optim.AdamW(rest, betas=betas, fused=fused)]
