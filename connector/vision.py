@@ -65,10 +65,11 @@ class ClipVision(nn.Module):
 
         save_vision(self, folder)
 
-    def forward(self, pixels: Tensor) -> list[Tensor]:
+    def forward(self, pixels: Tensor, patches: Tensor | None = None) -> list[Tensor]:
         """(B, 3, image_size, image_size) -> [(B, 1 + P, W)]: layers + 1 states, class token first.
 
-        Pixels come from `connector.preprocess.preprocess`.
+        Pixels come from `connector.preprocess.preprocess`. With `patches` (B, K) the tower sees
+        only these patches of each picture, in their places (Li et al. 2023, FLIP).
         """
         side = self.config.image_size
         if pixels.ndim != 4 or pixels.shape[1:] != (3, side, side):
@@ -78,15 +79,19 @@ class ClipVision(nn.Module):
             )
         x = self.conv1(pixels).flatten(2).transpose(1, 2)  # (B, P, W)
         x = torch.cat([self.class_embedding.expand(len(x), 1, -1), x], 1)  # (B, 1 + P, W)
-        states = [self.ln_pre(x + self.positional_embedding)]
+        x = x + self.positional_embedding
+        if patches is not None:
+            seen = 1 + patches[..., None].expand(-1, -1, x.shape[-1])
+            x = torch.cat([x[:, :1], x.gather(1, seen)], 1)  # (B, 1 + K, W)
+        states = [self.ln_pre(x)]
         run = _block_in_steps if _slow_backward(pixels) else _block
         for block in self.transformer.resblocks:
             states.append(run(block, states[-1]))
         return states
 
-    def hidden_states(self, pixels: Tensor) -> list[Tensor]:
+    def hidden_states(self, pixels: Tensor, patches: Tensor | None = None) -> list[Tensor]:
         """(B, 3, image_size, image_size) -> [(B, 1 + P, W)], as `forward`."""
-        return self(pixels)
+        return self(pixels, patches)
 
     def image_features(self, pixels_or_states: Tensor | Sequence[Tensor]) -> Tensor:
         """Pixels or their hidden states -> (B, projection): CLIP's image vector, not normalised."""

@@ -11,12 +11,12 @@ from captioning import evaluate
 from captioning.familiarity import Familiarity, statistics
 from captioning.scenes import batches as scene_data
 from captioning.scenes import calibrate, recipe, unfamiliar
+from captioning.scenes.closeups import CLOSE_UPS, CloseUps, window
 from captioning.scenes.contrast import Contrast, place_patches
-from captioning.scenes.facts import read_facts
+from captioning.scenes.draw import draw_alone
+from captioning.scenes.facts import SHAPES, read_facts
 from connector.config import VisionConfig
 from connector.vision import ClipVision
-from gpt2_scratch.config import GPT2Config
-from gpt2_scratch.model import GPT2
 from gpt2_scratch.tokenizer import BPETokenizer
 
 CONFIG = recipe.stage(steps=5, batch=4)
@@ -34,6 +34,7 @@ def test_no_purpose_draws_anothers_scenes():
         scene_data.CAPTIONS,
         unfamiliar.UNFAMILIAR,
         calibrate.CALIBRATION,
+        CLOSE_UPS,
     ]
     assert len(set(purposes)) == len(purposes)
 
@@ -85,38 +86,84 @@ def test_caption_windows_fill_every_position_and_go_on_from_any_step(tokenizer):
     assert (torch.cat(first)[:, 1:] == tokenizer.end).any()  # one caption, and on to the next
 
 
+SMALL = VisionConfig(
+    image_size=24, patch_size=4, width=16, layers=1, heads=2, quick_gelu=True, projection=8
+)
+
+
+@pytest.fixture
+def close_ups(tokenizer):
+    config = recipe.stage(steps=5, batch=12)
+    scenes = CloseUps(tokenizer, SMALL, config)
+    return next(scene_data.scene_batches(scenes, config, 0, step=2))
+
+
 def small_contrast():
     torch.manual_seed(0)
-    vision = ClipVision(
-        VisionConfig(
-            image_size=24, patch_size=8, width=16, layers=1, heads=2, quick_gelu=True, projection=8
-        )
-    )
-    text = GPT2(GPT2Config(n_vocab=330, n_ctx=128, n_embd=16, n_head=2, n_layer=1))
-    return Contrast(vision, text).eval()
+    return Contrast(ClipVision(SMALL), 330).eval()
 
 
-def test_the_contrastive_loss_is_clips(tokenizer):
+def test_six_close_ups_in_a_row_differ_in_their_shape_alone(tokenizer, close_ups):
+    said = [
+        read_facts(tokenizer.decode(ids[: length - 1]))
+        for ids, length in zip(close_ups.ids.tolist(), close_ups.lengths.tolist(), strict=True)
+    ]
+    for kin in (said[:6], said[6:]):
+        facts, backgrounds = zip(*kin, strict=True)
+        assert [len(objects) for objects in facts] == [1] * 6 and len(set(backgrounds)) == 1
+        looks = [(size, colour, place) for ((size, colour, _, place),) in facts]
+        assert len(set(looks)) == 1
+        assert {objects[0][2] for objects in facts} == set(SHAPES)
+    assert said[0][0] != said[6][0]
+    assert len({picture.numpy().tobytes() for picture in close_ups.pixels}) == 12
+
+
+@pytest.mark.parametrize("grid", [5, 12])
+def test_a_window_is_a_square_of_patches_around_the_whole_object(grid):
+    side, seen = (grid + 1) // 2, set()
+    for seed in range(60):
+        _, item = draw_alone((7, seed), SHAPES[seed % 6], 24)
+        rows, columns = np.divmod(window(item, grid, np.random.default_rng(seed)), grid)
+        assert len(rows) == side**2 and len(set(rows)) == len(set(columns)) == side
+        for centre, patches in ((item.y, rows), (item.x, columns)):
+            assert patches.min() >= 0 and patches.max() - patches.min() == side - 1 < grid
+            # Outlines that reach further on one side than on the other may lose a tenth there.
+            slack = 0.1 * item.diameter
+            assert patches.min() / grid <= centre - item.diameter / 2 + slack
+            assert (patches.max() + 1) / grid >= centre + item.diameter / 2 - slack
+            seen.add(int(patches.min()))
+    assert seen == set(range(grid - side + 1))
+
+
+def test_the_tower_sees_the_patches_of_the_window_and_no_others(close_ups):
     model = small_contrast()
-    scenes = scene_data.Scenes(tokenizer, 24, CONFIG, climb=0.5)
-    batch = next(scene_data.scene_batches(scenes, CONFIG, 0, step=0))
-    total, count = model.loss_sum(batch)
-    scores = model.similarities(batch).double()
+    before = model.similarities(close_ups)
+    grid = torch.zeros(12, SMALL.patches, dtype=torch.bool).scatter(1, close_ups.patches, True)
+    shown = grid.view(12, 1, 6, 6).repeat_interleave(4, 2).repeat_interleave(4, 3)
+    elsewhere = torch.where(shown, close_ups.pixels, torch.tensor(3.0))
+    assert not torch.equal(elsewhere, close_ups.pixels)
+    torch.testing.assert_close(model.similarities(close_ups._replace(pixels=elsewhere)), before)
+    inside = torch.where(shown, torch.tensor(3.0), close_ups.pixels)
+    assert (model.similarities(close_ups._replace(pixels=inside)) - before).abs().max() > 1e-2
+
+
+def test_the_contrastive_loss_is_clips(close_ups):
+    model = small_contrast()
+    total, count = model.loss_sum(close_ups)
+    scores = model.similarities(close_ups).double()
     rows = scores.log_softmax(1).diagonal().sum() + scores.log_softmax(0).diagonal().sum()
-    assert count == 8
+    assert count == 24
     torch.testing.assert_close(total.double(), -rows, rtol=1e-5, atol=0)  # float32 inside
     assert scores.abs().max() <= 1 / 0.07 + 1e-4  # cosines by the first scale
 
 
-def test_a_caption_is_read_at_its_own_end(tokenizer):
+def test_a_caption_is_read_to_its_own_end(close_ups):
     model = small_contrast()
-    scenes = scene_data.Scenes(tokenizer, 24, CONFIG, climb=0.1)
-    batch = next(scene_data.scene_batches(scenes, CONFIG, 0, step=3))
-    ids = batch.ids.clone()
-    ids[torch.arange(ids.shape[1]) >= batch.lengths[:, None]] = 7  # other padding
-    changed = batch._replace(ids=ids)
-    assert not torch.equal(ids, batch.ids)
-    torch.testing.assert_close(model.similarities(batch), model.similarities(changed))
+    ids = close_ups.ids.clone()
+    ids[torch.arange(ids.shape[1]) >= close_ups.lengths[:, None]] = 7  # other padding
+    changed = close_ups._replace(ids=ids)
+    assert not torch.equal(ids, close_ups.ids)
+    torch.testing.assert_close(model.similarities(close_ups), model.similarities(changed))
 
 
 def test_neighbouring_patches_start_with_similar_positions():
@@ -169,7 +216,11 @@ def test_a_small_run_interrupted_in_each_stage_ends_like_one_that_was_not(tmp_pa
     monkeypatch.setattr(recipe, "calibrate", lambda captioner: calibrate.calibrate(captioner, 30))
 
     def small(folder):
-        stages = [recipe.stage(3, 4), recipe.stage(3, 4), recipe.stage(4, 4)]
+        stages = [
+            recipe.stage(3, 4),
+            recipe.stage(3, 6),
+            recipe.stage(4, 4),
+        ]
         for number, config in enumerate(stages):  # a checkpoint after every step
             stages[number] = type(config)(**{**vars(config), "checkpoint_seconds": 0})
         return recipe.Recipe(folder, "pool", *stages, workers=0)

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from captioning.scenes.draw import compose, draw
+from captioning.scenes.draw import Scene, compose, draw
 from captioning.scenes.facts import MOST_OBJECTS
 from connector.preprocess import normalise, resize_and_crop
-from gpt2_scratch.tokenizer import BPETokenizer
+from gpt2_scratch.tokenizer import BPETokenizer, Tokenizer
 from gpt2_scratch.training.loop import TrainingConfig
 
 # First number of a scene's seed; `evaluate.HELD_OUT` is another, so no scene serves both.
@@ -55,35 +55,6 @@ class Batch(NamedTuple):
     lengths: torch.Tensor
 
 
-class Scenes(Dataset[tuple[np.ndarray, list[int]]]):
-    """The scenes of a run with their captions' ids; number i is always the same scene.
-
-    Over the first `climb` of the run they go from one object to all four, so that what an object
-    is gets learned before how to tell four apart (Bengio et al. 2009).
-    """
-
-    def __init__(
-        self, tokenizer: BPETokenizer, size: int, config: TrainingConfig, climb: float
-    ) -> None:
-        self.tokenizer, self.size, self.seed = tokenizer, size, config.seed
-        self.n = config.steps * config.batch
-        self.climb = climb
-
-    def __len__(self) -> int:
-        return self.n
-
-    def most(self, index: int) -> int:
-        """How many objects scene `index` may have."""
-        return min(MOST_OBJECTS, 1 + int(MOST_OBJECTS * index / (self.climb * self.n)))
-
-    def __getitem__(self, index: int) -> tuple[np.ndarray, list[int]]:
-        most = self.most(index)
-        seeds = ((TRAINING, self.seed, index, attempt) for attempt in itertools.count())
-        scene = draw(next(seed for seed in seeds if len(compose(seed).facts) <= most))
-        ids = [*self.tokenizer.encode(scene.caption), self.tokenizer.end]
-        return resize_and_crop(scene.image, self.size), ids
-
-
 def collate(items: list[tuple[np.ndarray, list[int]]]) -> Batch:
     """Pictures and ids of unequal lengths -> one Batch, its pixels still bytes."""
     pixels = torch.from_numpy(np.stack([picture for picture, _ in items]))  # (B, size, size, 3)
@@ -93,16 +64,62 @@ def collate(items: list[tuple[np.ndarray, list[int]]]) -> Batch:
     return Batch(pixels.permute(0, 3, 1, 2), ids, lengths)
 
 
-def scene_batches(
-    scenes: Scenes, config: TrainingConfig, workers: int, step: int
-) -> Iterator[Batch]:
-    """Batches of freshly drawn scenes from `step` on, drawn ahead by worker processes."""
+class Drawn(Dataset[Any]):
+    """The numbered pictures of a run with their captions' ids; number i is always the same."""
+
+    def __init__(self, tokenizer: Tokenizer, size: int, config: TrainingConfig) -> None:
+        self.tokenizer, self.size, self.seed = tokenizer, size, config.seed
+        self.n = config.steps * config.batch
+
+    def __len__(self) -> int:
+        return self.n
+
+    def example(self, scene: Scene) -> tuple[np.ndarray, list[int]]:
+        """The tower's pixels (size, size, 3) of a scene, and its caption's ids with the end."""
+        ids = [*self.tokenizer.encode(scene.caption), self.tokenizer.end]
+        return resize_and_crop(scene.image, self.size), ids
+
+    @staticmethod
+    def collate(items: list[Any]) -> Any:
+        """Items -> one batch, its pixels still bytes."""
+        return collate(items)
+
+
+class Scenes(Drawn):
+    """Scenes that over the first `climb` of the run go from one object to all four.
+
+    So that what an object is gets learned before how to tell four apart (Bengio et al. 2009).
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, size: int, config: TrainingConfig, climb: float
+    ) -> None:
+        super().__init__(tokenizer, size, config)
+        self.climb = climb
+
+    def most(self, index: int) -> int:
+        """How many objects scene `index` may have."""
+        if index >= self.climb * self.n:
+            return MOST_OBJECTS
+        return 1 + int(MOST_OBJECTS * index / (self.climb * self.n))
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, list[int]]:
+        most = self.most(index)
+        seeds = ((TRAINING, self.seed, index, attempt) for attempt in itertools.count())
+        return self.example(draw(next(s for s in seeds if len(compose(s).facts) <= most)))
+
+
+def scene_batches(scenes: Drawn, config: TrainingConfig, workers: int, step: int) -> Iterator[Any]:
+    """Batches of freshly drawn scenes from `step` on, drawn ahead by worker processes.
+
+    Each is what `scenes.collate` makes, with normalised pixels.
+    """
     loader = DataLoader(
         scenes,
         batch_size=config.batch,
         sampler=range(step * config.batch, len(scenes)),
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=scenes.collate,
         prefetch_factor=4 if workers else None,
         multiprocessing_context="spawn" if workers else None,
         generator=torch.Generator(),  # or it would draw from the run's own, once a start

@@ -6,37 +6,42 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from captioning.scenes.batches import Batch
+from captioning.scenes.closeups import CloseUp
 from connector.vision import ClipVision
-from gpt2_scratch.model import GPT2
 from gpt2_scratch.training.loop import Loss
 
 # Where CLIP starts its scale, and the most it may become (Radford et al. 2021, section 2.5).
 FIRST_SCALE, MOST_SCALE = 1 / 0.07, 100.0
+WORD_SCALE = 0.02
 
 
 class Contrast(nn.Module):
-    """An image tower and a text tower with one space of vectors between them.
+    """An image tower and a bag of words with one space of vectors between them.
 
-    The text tower is stage 1's GPT-2, read at the end token; only the image tower is kept.
+    A caption's vector is the sum of its tokens': enough for one object, and next to no work.
+    Only the image tower is kept.
     """
 
-    def __init__(self, vision: ClipVision, text: GPT2) -> None:
+    def __init__(self, vision: ClipVision, n_vocab: int) -> None:
         super().__init__()
-        self.vision, self.text = vision, text
-        self.text_projection = nn.Linear(text.config.n_embd, vision.config.projection, bias=False)
+        self.vision = vision
+        self.wte = nn.Embedding(n_vocab, vision.config.projection)
+        nn.init.normal_(self.wte.weight, std=WORD_SCALE)
         self.logit_scale = nn.Parameter(torch.tensor(FIRST_SCALE).log())
 
-    def similarities(self, batch: Batch) -> torch.Tensor:
+    def similarities(self, batch: CloseUp) -> torch.Tensor:
         """Scaled cosines of every picture (rows) with every caption (columns): (B, B)."""
-        pictures = self.vision.image_features(self.vision.hidden_states(batch.pixels))
-        states = self.text.states(self.text.embed(batch.ids))  # (B, T, C)
-        ends = states[torch.arange(len(states)), batch.lengths - 1]  # (B, C)
-        texts = self.text_projection(ends)  # (B, projection)
+        states = self.vision.hidden_states(batch.pixels, batch.patches)
+        # The mean of the patches, not the class token: stage 3 will read the patches.
+        pictures = (
+            self.vision.ln_post(states[-1][:, 1:].mean(1)) @ self.vision.proj
+        )  # (B, projection)
+        said = torch.arange(batch.ids.shape[1]) < batch.lengths[:, None]  # (B, T)
+        texts = (self.wte(batch.ids) * said[..., None]).sum(1)  # (B, projection)
         cosines = F.normalize(pictures.float(), dim=-1) @ F.normalize(texts.float(), dim=-1).T
         return cosines * self.logit_scale.exp().clamp(max=MOST_SCALE)
 
-    def loss_sum(self, batch: Batch) -> Loss:
+    def loss_sum(self, batch: CloseUp) -> Loss:
         """Sum of the cross entropies of both directions, and their number (2 B)."""
         scores = self.similarities(batch)
         same = torch.arange(len(scores))

@@ -100,6 +100,25 @@ def draw(seed: int | Sequence[int], size: int = SIDE) -> Scene:
     return Scene(render(layout, rng, size), layout.caption, layout.facts, layout.background)
 
 
+def draw_alone(seed: int | Sequence[int], shape: str, size: int = SIDE) -> tuple[Scene, Item]:
+    """A scene of one object, and where it lies: its other facts are the seed's, its shape is given.
+
+    The background is the seed's too; angle, exact place, shades and noise are each shape's own.
+    """
+    rng = _generator(seed)
+    codes = rng.integers((len(SIZES), len(COLOURS), len(PLACES), len(BACKGROUNDS))).tolist()
+    size_word, colour, place = SIZES[codes[0]], COLOURS[codes[1]], PLACES[codes[2]]
+    background = BACKGROUNDS[codes[3]]
+    rng = rng.spawn(len(SHAPES))[SHAPES.index(shape)]
+    fact = (size_word, colour, shape, place)
+    form = _form(size_word, shape, *rng.random(2).tolist())
+    x0, x1, y0, y1 = _area(place, form)
+    u, v = rng.random(2).tolist()
+    item = Item(fact, x0 + u * (x1 - x0), y0 + v * (y1 - y0), *form[:3])
+    layout = Layout((item,), background)
+    return Scene(render(layout, rng, size), layout.caption, layout.facts, background), item
+
+
 def write_scenes(folder: str | Path, n: int, seed: int = 0, size: int = SIDE) -> Path:
     """Writes scenes (seed, 0) to (seed, n - 1) as PNGs; returns the captions.jsonl beside them."""
     folder = Path(folder)

@@ -12,7 +12,7 @@ from PIL import Image
 
 from captioning.scenes.draw import SIDE, draw
 
-UNFAMILIAR = 4  # the first number of these pictures' seeds
+UNFAMILIAR = 6  # the first number of these pictures' seeds
 
 
 def unfamiliar(seed: int, index: int, size: int = SIDE) -> Image.Image:
