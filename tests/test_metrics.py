@@ -100,6 +100,8 @@ def test_rouge_l_by_hand():
     # LCS "a c" of 2 and 4 tokens: precision 1, recall 1/2, beta 1.2.
     wanted = (1 + 1.44) * 1 * 0.5 / (0.5 + 1.44 * 1)
     assert rouge_l([["a", "c"]], [[list("abcd")]]).value == pytest.approx(wanted)
+    # As pycocoevalcap: no tokens are as good as no tokens wanted, and match nothing else.
+    assert rouge_l([[], [], ["x"]], [[["x"], []], [["x"]], [[]]]).items == [1, 0, 0]
 
 
 @given(st.text("abc", max_size=7), st.text("abc", max_size=7))
@@ -142,7 +144,9 @@ def test_cider_and_cider_d_are_the_papers_formulas():
     d = dense_cider(SAID_TOKENS, WANTED_TOKENS, clip=True, penalty=True)
     assert cider(SAID_TOKENS, WANTED_TOKENS).items == pytest.approx(list(plain), rel=1e-12)
     assert cider_d(SAID_TOKENS, WANTED_TOKENS).items == pytest.approx(list(d), rel=1e-12)
-    assert not np.allclose(plain, d)
+    ours = score(SAID, WANTED)
+    assert ours["CIDEr"] == pytest.approx(plain.mean()) != pytest.approx(ours["CIDEr-D"])
+    assert ours["CIDEr-D"] == pytest.approx(d.mean())
 
 
 def test_cider_d_cannot_be_won_by_repeating():
@@ -179,6 +183,7 @@ def test_wer_takes_the_reference_with_the_lowest_rate():
     assert wer(said, wanted).value == pytest.approx(40)
     assert wer([*said, ["z"]], [*wanted, [["z"]]]).value == pytest.approx(100 * 2 / 6)
     assert wer_macro([*said, ["z"]], [*wanted, [["z"]]]).value == pytest.approx(20)
+    assert wer([["x"]], [[["a"], ["x", "b", "c"]]]).value == pytest.approx(100 * 2 / 3)
 
 
 def test_wer_of_nothing():

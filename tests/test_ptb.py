@@ -16,6 +16,7 @@ SEEN = {
     "It's 5 o'clock, ma'am - we'll go...": "it 's 5 o'clock ma'am we 'll go",
     "a half-full T-shirt -- and a 2.5-foot bat": "a half-full t-shirt and a 2.5-foot bat",
     "Mr. Smith of St. Paul, U.S., at 5 p.m.": "mr. smith of st. paul u.s. at 5 p.m.",
+    "Y'all see her c'mon, he's a li'l ol' man": "y' all see her c'mon he 's a li'l ol' man",
     "on Main St.": "on main st.",
     "He is in no. 5, no.": "he is in no. 5 no",
     "A wall.There is a room,the end": "a wall.there is a room the end",

@@ -31,7 +31,7 @@ COCO = {
     "annotations": [
         {"id": i, "image_id": n, "caption": text}
         for i, (n, text) in enumerate(
-            ((n, text) for n, several in REFERENCES.items() for text in several), 138
+            ((n, text) for n, several in REFERENCES.items() for text in several), 137
         )
     ],
 }

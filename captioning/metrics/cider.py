@@ -85,6 +85,4 @@ def _over_lengths(product: float, said: Weights, wanted: Weights) -> float:
 
 
 def _length_penalty(said: Tokens, wanted: Tokens) -> float:
-    """exp(-d^2 / 2 sigma^2). coco-caption counts in bigrams, so no token and one are alike."""
-    d = max(len(said) - 1, 0) - max(len(wanted) - 1, 0)
-    return math.exp(-(d**2) / (2 * SIGMA**2))
+    return math.exp(-((len(said) - len(wanted)) ** 2) / (2 * SIGMA**2))
