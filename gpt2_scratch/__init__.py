@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from gpt2_scratch.cache import KVCache
     from gpt2_scratch.config import GPT2Config
     from gpt2_scratch.generate import generate, stream
+    from gpt2_scratch.loader import load_gpt2, save_gpt2
     from gpt2_scratch.model import GPT2
 
-__all__ = ["GPT2", "GPT2Config", "KVCache", "generate", "stream"]
+__all__ = ["GPT2", "GPT2Config", "KVCache", "generate", "load_gpt2", "save_gpt2", "stream"]
 
 check_siblings(__file__)
 __getattr__, __dir__ = lazy_exports(
@@ -32,6 +33,8 @@ __getattr__, __dir__ = lazy_exports(
         "GPT2Config": "gpt2_scratch.config",
         "KVCache": "gpt2_scratch.cache",
         "generate": "gpt2_scratch.generate",
+        "load_gpt2": "gpt2_scratch.loader",
+        "save_gpt2": "gpt2_scratch.loader",
         "stream": "gpt2_scratch.generate",
     },
 )

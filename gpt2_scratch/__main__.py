@@ -3,37 +3,29 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
-from importlib import import_module
-from importlib.util import find_spec
-from typing import Any
+from collections.abc import Sequence
+from typing import Annotated
 
 import tyro
-import tyro.extras
+from tyro.conf import subcommand
 
+from gpt2_scratch.commands.convert import Convert
+from gpt2_scratch.commands.generate import Generate
+from gpt2_scratch.commands.verify import Verify
 from weights.console import run_command
 
-COMMANDS = {
-    "generate": "Generate",
-    "convert": "Convert",
-    "verify": "Verify",
-    "finetune": "Finetune",
-}
-
-
-def commands() -> dict[str, Callable[..., Any]]:
-    return {
-        name: getattr(import_module(module), cls)
-        for name, cls in COMMANDS.items()
-        if find_spec(module := f"gpt2_scratch.commands.{name}")
-    }
+Command = (
+    Annotated[Generate, subcommand("generate", prefix_name=False)]
+    | Annotated[Verify, subcommand("verify", prefix_name=False)]
+    | Annotated[Convert, subcommand("convert", prefix_name=False)]
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code, 2 for whatever a person can put right."""
     return run_command(
-        lambda: tyro.extras.subcommand_cli_from_dict(
-            commands(),
+        lambda: tyro.cli(
+            Command,
             prog="python -m gpt2_scratch",
             description="GPT-2 by hand.",
             args=argv,

@@ -167,6 +167,11 @@ def joined(change: Callable[[torch.Tensor], torch.Tensor]) -> Plant:
     return during("MultiHeadAttention", "forward", meddle)
 
 
+def thirds(*order: int) -> Plant:
+    """Queries, keys and values taken from these thirds of what c_attn gives."""
+    return projected(lambda y, H: y.unflatten(-1, (3, -1))[..., order, :].flatten(-2))
+
+
 def positions(change: Callable[[torch.Tensor, int], torch.Tensor]) -> Plant:
     """Positions (1 or B, T) changed by `change(positions, tokens that the cache holds)`."""
 
@@ -234,6 +239,10 @@ def last_norm_skipped(self: model.GPT2, *_: Any, **__: Any) -> AbstractContextMa
     return self.ln_f.register_forward_hook(lambda _, args, y: args[0], prepend=True)
 
 
+def places_forgotten(self: model.GPT2, *_: Any, **__: Any) -> AbstractContextManager[Any]:
+    return self.wpe.register_forward_hook(lambda _, args, y: torch.zeros_like(y))
+
+
 def head_of_its_own(self: model.GPT2, states: torch.Tensor) -> torch.Tensor:
     drawn = torch.Generator(states.device).manual_seed(0)
     head = torch.empty_like(self.wte.weight, requires_grad=False).normal_(std=0.02, generator=drawn)
@@ -250,6 +259,8 @@ MISTAKES = (
             lambda: [(model, "gelu", torch.relu)]),
     Mistake("eps-outside-root", "LayerNorm adds epsilon to the variance, before the root.",
             layer_norm(outside=True)),
+    Mistake("eps-1e-3", "LayerNorm's epsilon is 1e-5 in GPT-2; 1e-3 is Keras's.",
+            layer_norm(eps=1e-3)),
     Mistake("eps-1e-6", "LayerNorm's epsilon is 1e-5 in GPT-2.", layer_norm(eps=1e-6)),
     Mistake("eps-1e-12", "LayerNorm's epsilon is 1e-5 in GPT-2; 1e-12 is BERT's.",
             layer_norm(eps=1e-12)),
@@ -278,6 +289,10 @@ MISTAKES = (
             attention(over=-2)),
     Mistake("positions-from-1", "The first token has position 0.",
             positions(lambda p, before: p + 1)),
+    Mistake("positions-from-2", "The first token has position 0; OPT's has 2.",
+            positions(lambda p, before: p + 2)),
+    Mistake("no-positions", "Each token gets its position's embedding, wpe, too.",
+            during("GPT2", "states", places_forgotten)),
     Mistake("positions-restart", "Positions go on from the tokens that the cache holds.",
             positions(lambda p, before: p - before), shows_in="cache"),
     Mistake("positions-count-padding", "A position is the number of real tokens before it.",
@@ -290,7 +305,15 @@ MISTAKES = (
     Mistake("c_proj-transposed", "w is (in, out); c_proj is square: no shape betrays a transpose.",
             conv1d(square_transposed)),
     Mistake("keys-queries-values", "c_attn gives queries, keys, values, in this order.",
-            projected(lambda y, H: y.unflatten(-1, (3, -1))[..., [1, 0, 2], :].flatten(-2))),
+            thirds(1, 0, 2)),
+    Mistake("queries-values-keys", "c_attn gives queries, keys, values, in this order.",
+            thirds(0, 2, 1)),
+    Mistake("values-keys-queries", "c_attn gives queries, keys, values, in this order.",
+            thirds(2, 1, 0)),
+    Mistake("keys-values-queries", "c_attn gives queries, keys, values, in this order.",
+            thirds(2, 0, 1)),
+    Mistake("values-queries-keys", "c_attn gives queries, keys, values, in this order.",
+            thirds(1, 2, 0)),
     Mistake("qkv-per-head", "c_attn's output is split in three first, each third into heads then.",
             projected(lambda y, H: y.unflatten(-1, (H, 3, -1)).transpose(-3, -2).flatten(-3))),
     Mistake("heads-interleaved", "A head is D neighbouring channels, not every H-th one.",

@@ -64,7 +64,9 @@ def _read_tensorflow(folder: Path, index: str) -> Finding:
             checkpoint[name]
             checkpoint.release(name)
     except CheckpointError as error:
-        return Finding(index, False, f"does not open: {error}")
+        # Unpublished files are held against their first arrival, which may have been broken.
+        more = f"Where that changes nothing, delete {folder} first"
+        return Finding(index, False, f"does not open: {error} {more}")
     return Finding(
         index, True, f"opens: {len(checkpoint)} tensors, each with the checksum it should"
     )

@@ -1,0 +1,139 @@
+"""Intermediates in a file, so that models which share no code, or no machine, can be compared.
+
+An .npz with `tokens`, whole numbers (B, T), and an array for each site, as `sites.py` names and
+shapes them: logits at least. Two batches share a file under prefixes: `a.tokens`, `a.logits`. q, k
+and v may also be (B, H, T, D), and a batch of one row may lack its axis.
+"""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpt2_scratch.raw import Array, RawCheckpoint
+from gpt2_scratch.reference import site_names
+from weights.store import replacing
+
+
+@dataclass(frozen=True)
+class Recording:
+    """One batch of a file: its ids and its arrays by site."""
+
+    prefix: str
+    ids: Array
+    arrays: dict[str, Array]
+
+
+def write_recording(path: Path, ids: Array, arrays: Mapping[str, Array]) -> None:
+    """Write one batch, whole or not at all."""
+    held: dict[str, Any] = {"tokens": ids, **arrays}
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **held)
+
+
+def read_recording(
+    path: Path, raw: RawCheckpoint, logits_only: bool = False
+) -> tuple[list[Recording], list[str]]:
+    """The batches of a file, and a line for each name in it that is no site of this model."""
+    held = _arrays(path)
+    known = site_names(raw.n_layer)
+    batches, used = [], set()
+    for name in held:
+        prefix, dot, last = name.rpartition("tokens")
+        if not dot or last or (prefix and not prefix.endswith(".")):
+            continue
+        arrays = {site: held[prefix + site] for site in known if prefix + site in held}
+        arrays |= _present(held.get(f"{prefix}present"), prefix, arrays, raw)
+        if not arrays:
+            continue
+        if "logits" not in arrays:
+            raise ValueError(
+                f"{path} has no {prefix}logits beside {name}. Record the model's output, too."
+            )
+        if set(arrays) == {"logits"} and not logits_only:
+            raise ValueError(
+                f"{path} holds no site but logits, which can't show where a model goes wrong."
+                f" Add sites ({', '.join(known[:3])}, ...), or pass --logits-only."
+            )
+        used |= {name, f"{prefix}present", *(prefix + site for site in arrays)}
+        if logits_only:
+            arrays = {"logits": arrays["logits"]}
+        batches.append(Recording(prefix, _ids(held[name], f"{path}: {name}", raw), arrays))
+    if not batches:
+        found = ", ".join(list(held)[:6]) or "nothing"
+        raise ValueError(
+            f"{path} holds {found}; wanted `tokens` (B, T) and arrays named {', '.join(known[:2])},"
+            " ..., logits. `--record FILE.npz` writes an example."
+        )
+    return batches, unknown_sites((name for name in held if name not in used), known)
+
+
+def _arrays(path: Path) -> dict[str, Array]:
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            if not isinstance(file, np.lib.npyio.NpzFile):
+                raise ValueError("one array, not an archive of several")
+            return {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path} does not exist. Check the path.") from None
+    except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        raise ValueError(
+            f"{path} is no .npz of plain arrays ({error}). Write it with numpy.savez."
+        ) from None
+
+
+def _ids(tokens: Array, name: str, raw: RawCheckpoint) -> Array:
+    tokens = tokens[None] if tokens.ndim == 1 else tokens
+    if tokens.ndim != 2 or tokens.dtype.kind not in "iu" or tokens.size == 0:
+        raise ValueError(
+            f"{name} is {tokens.shape} of {tokens.dtype}, wanted whole numbers (B, T)."
+        )
+    if tokens.shape[1] > raw.n_ctx or tokens.min() < 0 or tokens.max() >= raw.n_vocab:
+        raise ValueError(
+            f"{name} is {tokens.shape} with ids {tokens.min()} to {tokens.max()}; this model takes"
+            f" at most {raw.n_ctx} tokens of 0 to {raw.n_vocab - 1}. Is the file another model's?"
+        )
+    return tokens.astype(np.int64)
+
+
+def _present(
+    present: Array | None, prefix: str, arrays: dict[str, Array], raw: RawCheckpoint
+) -> dict[str, Array]:
+    """OpenAI's code returns keys and values as one array (B, L, 2, H, T, D)."""
+    if present is None or present.ndim != 6 or present.shape[1:3] != (raw.n_layer, 2):
+        return {}
+    pairs = [(layer, part, name) for layer in range(raw.n_layer) for part, name in enumerate("kv")]
+    sites = {f"layer{layer:02}.{name}": present[:, layer, part] for layer, part, name in pairs}
+    return {site: array for site, array in sites.items() if site not in arrays}
+
+
+def unknown_sites(names: Iterable[str], known: list[str]) -> list[str]:
+    """The names that are no sites, each with the one that may be meant."""
+    unknown = []
+    for name in names:
+        if name not in known:
+            spelt = re.sub(r"^\D*(\d+)\.", lambda found: f"layer{int(found[1]):02}.", name)
+            near = [spelt] if spelt in known else get_close_matches(name, known, n=1, cutoff=0.8)
+            unknown.append(f"{name} (did you mean {near[0]}?)" if near else name)
+    return unknown
+
+
+def fit(array: Array, shape: tuple[int, ...], site: str, source: str) -> Array:
+    """An array in the shape that is wanted, where it only lies differently."""
+    if array.ndim == len(shape) - 1 and shape[0] == 1:
+        array = array[None]
+    if array.ndim == 4 and len(shape) == 3 and site[-2:] in (".q", ".k", ".v"):
+        array = np.moveaxis(array, 1, 2).reshape(*array.shape[0:3:2], -1)  # (B, T, C)
+    if array.shape != shape:
+        raise ValueError(
+            f"{source}: {site} is {array.shape}, wanted {shape}. `--record FILE.npz` writes an"
+            " example of every site in its shape."
+        )
+    return array
