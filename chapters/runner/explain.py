@@ -1,0 +1,309 @@
+"""From a finding to what the learner reads: facts, the line, and one question at the end."""
+
+from __future__ import annotations
+
+import linecache
+import re
+import traceback
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from chapters.runner.compare import Difference, isclose, tensors_in
+from chapters.runner.diagnose import Mistakes, partly, tells
+from chapters.runner.exercise import Exercise
+from chapters.runner.outcome import Outcome, Stage
+from chapters.runner.run import Run
+from chapters.runner.swap import PackageUsedError
+from chapters.runner.trace import Made, alike, culprits, record
+
+# What torch's own messages mean, where the exercise doesn't know better.
+EXCEPTIONS = {
+    r"mat1 and mat2 shapes cannot be multiplied \((\d+)x(\d+) and (\d+)x(\d+)\)": (
+        "the left matrix has {1} columns and the right one {2} rows; they must be the same number"
+    ),
+    r"size of tensor a \((\d+)\) must match the size of tensor b \((\d+)\)(?:.*dimension (\d+))?": (
+        "two tensors meet whose axes of {0} and {1} don't fit"
+    ),
+    r"Expected size for first two dimensions of batch2 tensor": (
+        "the inner sizes of a batched matrix product don't fit: is a transpose missing?"
+    ),
+    r"expected (?:scalar type|m1 and m2 to have the same dtype).*|.*same dtype.*": (
+        "two dtypes meet: a tensor of a fixed dtype is made where the inputs are float64."
+        " Make it like the inputs: `x.new_zeros(...)`, `dtype=x.dtype`"
+    ),
+    r"leaf Variable that requires grad is being used in an in-place": (
+        "an input is changed in place"
+    ),
+    r"view size is not compatible": "`view` needs numbers that lie in order; after a transpose they"
+    " don't",
+    r"'NoneType' object": "something that should be a value is None: is a `return` missing?",
+    r"Boolean value of Tensor with more than one value": (
+        "`if`, `and`, `or`, `not` ask a tensor for one yes or no; `&`, `|`, `~` go number by number"
+    ),
+    r"maximum recursion depth": "the function calls itself without an end",
+}
+QUESTIONS = {
+    "raised": "what are the shapes and dtypes on that line, just before it runs?",
+    "none": "what does the last line of your function hand back?",
+    "type": "where does the value that you return get its type?",
+    "shape": "which line is the last on which the shape is still what you expect?",
+    "nan": "which step can make NaN or infinity: an exponential, a division, a logarithm?",
+    "mutates": "which line writes into something that was given to you?",
+    "unsteady": "what in it depends on chance, or on the call before?",
+    "wrong": "what should the step on that line give for the smallest input you can work by hand?",
+    "gradient": "which step can gradients not pass: detach, .data, .item(), numpy, a 0 times inf?",
+}
+
+
+def one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}{': ' if text else ''}{text[:300]}"
+
+
+def stops(error: BaseException) -> bool:
+    """Whether there is no point in asking further."""
+    return (
+        not isinstance(error, Exception)
+        or isinstance(error, NotImplementedError | PackageUsedError | PermissionError)
+        or _out_of_memory(error)
+    )
+
+
+def load_error(outcome: Outcome, error: BaseException) -> None:
+    """The file doesn't run from top to bottom."""
+    outcome.verdict = "load"
+    if isinstance(error, SystemExit):
+        outcome.says = ["the file ends the program while it is loaded (SystemExit)"]
+    elif isinstance(error, KeyboardInterrupt):
+        outcome.says = ["the file raises KeyboardInterrupt while it is loaded"]
+    elif isinstance(error, MemoryError):
+        outcome.verdict, outcome.says = (
+            "memory",
+            ["loading the file took more memory than there is"],
+        )
+    elif isinstance(error, PackageUsedError):
+        outcome.verdict, outcome.says = "foreign", [str(error)]
+    else:
+        outcome.says = [f"loading the file: {one_line(error)}"]
+    point(outcome, error)
+
+
+def raised(outcome: Outcome, exercise: Exercise, error: BaseException, when: str) -> None:
+    """The answer was called and didn't come back with a value."""
+    point(outcome, error)
+    if isinstance(error, NotImplementedError):
+        outcome.verdict = "not attempted"
+        outcome.says = ["it still raises NotImplementedError"]
+        outcome.think = exercise.hints[0]
+    elif isinstance(error, SystemExit):
+        outcome.verdict, outcome.says = (
+            "exits",
+            ["it ends the program (SystemExit): return instead"],
+        )
+    elif isinstance(error, KeyboardInterrupt):
+        outcome.verdict, outcome.says = "interrupts", ["it raises KeyboardInterrupt itself"]
+    elif isinstance(error, PackageUsedError):
+        outcome.verdict, outcome.says = "foreign", [str(error)]
+    elif _out_of_memory(error):
+        outcome.verdict, outcome.says = "memory", [f"it takes too much memory: {one_line(error)}"]
+        outcome.think = "what is the largest tensor or list on that line, and how large need it be?"
+    elif isinstance(error, PermissionError) and "outside the workspace" in str(error):
+        outcome.verdict, outcome.says = "writes", [str(error)]
+    else:
+        outcome.verdict, outcome.think = "raised", QUESTIONS["raised"]
+        outcome.says = [f"{when}: {one_line(error)}", *meaning(exercise, error)]
+    outcome.stages.append(Stage(f"run, {when}", False, outcome.title))
+
+
+def meaning(exercise: Exercise, error: BaseException) -> list[str]:
+    """What a message of Python's or torch's means in this exercise, where somebody knows."""
+    text = str(error)
+    for table in (exercise.exceptions, EXCEPTIONS):
+        for pattern, says in table.items():
+            if found := re.search(pattern, text):
+                return [says.format(*found.groups())]
+    return []
+
+
+def wrong(
+    outcome: Outcome,
+    exercise: Exercise,
+    answer: Callable[..., Any],
+    mistakes: Mistakes,
+    runs: Sequence[Run],
+    right: Sequence[Run],
+    findings: dict[int, Difference],
+) -> None:
+    """The oracle said no. The first wrong probe is told; all of them are asked for the reason."""
+    i = next(iter(findings))
+    finding, run, probe = findings[i], runs[i], exercise.probes[i]
+    outcome.verdict = finding.kind
+    outcome.think = QUESTIONS[finding.kind]
+    if run.error is not None:
+        point(outcome, run.error)
+        outcome.says = [f"{probe.name}: {one_line(run.error)}", *meaning(exercise, run.error)]
+    else:
+        outcome.says = [f"{probe.name}: {each}" for each in finding.says]
+        outcome.arrays = _arrays(run.output, right[i].output)
+    if finding.kind in ("none", "unsteady"):
+        return
+    if run.error is None:
+        where(outcome, exercise, answer, mistakes, i, finding)
+    if finding.kind == "mutates":
+        return
+    order = sorted(range(len(runs)), key=lambda each: each not in findings)
+    axes = exercise.axes if isinstance(exercise.axes, str) else exercise.axes[0]
+    told: list[str] = []
+    if run.error is None:
+        steps = mistakes.steps(i)
+        told = tells(exercise, i, run.output, right[i].output, axes.split(), steps, probe.tolerance)
+    plain = any("unchanged" in each or "every number" in each for each in told)
+    if any("unchanged" in each for each in told):
+        outcome.verdict = "input"
+    # Zeros and inputs come out of many mistakes at once: only a single one would be news.
+    name_mistakes(outcome, exercise, mistakes.matching(runs, order, most=1 if plain else 3))
+    if not outcome.diagnosis:
+        outcome.says += told
+
+
+def gradient(
+    outcome: Outcome,
+    exercise: Exercise,
+    answer: Callable[..., Any],
+    mistakes: Mistakes,
+    runs: Sequence[Run],
+    backward: dict[int, Run],
+    says: str,
+) -> None:
+    """All values are right, the way back is not."""
+    outcome.verdict, outcome.says, outcome.think = "gradient", [says], QUESTIONS["gradient"]
+    errors = [run.error for run in backward.values() if run.error is not None]
+    if errors:
+        point(outcome, errors[0])
+        return
+    filled = [backward.get(i, run) for i, run in enumerate(runs)]
+    found = mistakes.matching(runs, list(backward), filled, most=1)
+    name_mistakes(outcome, exercise, found)
+    if outcome.file:
+        probe = exercise.probes[next(iter(backward))]
+        inputs = probe.inputs()
+        for _, tensor in tensors_in(inputs):
+            if tensor.is_floating_point():
+                tensor.requires_grad_()
+        recorder, _ = record(lambda: exercise.use(answer, *inputs), outcome.file, gradients=True)
+        cut = [made for made in recorder.made if made.cuts]
+        outcome.where += [f"{_at(outcome.file, made)} cuts the graph" for made in cut[:1]]
+
+
+def name_mistakes(outcome: Outcome, exercise: Exercise, found: Sequence[tuple[str, ...]]) -> None:
+    """Tell the one explanation, or up to three."""
+    if not found:
+        return
+    first = found[0]
+    twins = {twin for name in first for twin in (name, *exercise.knobs[name].confusable)}
+    says = {name: exercise.knobs[name].says for names in found[:3] for name in names}
+    if len(found) == 1 or all(set(names) <= twins for names in found):
+        outcome.knobs = list(first)
+        parts = [f"({n}) {says[name]}" for n, name in enumerate(first, 1)]
+        count = ["", "two things at once: ", "three things at once: "][len(first) - 1]
+        told = count + "; ".join(parts) if count else says[first[0]]
+        outcome.diagnosis = f"{told}. On every probe your output equals that."
+    else:
+        outcome.candidates = [list(names) for names in found[:3]]
+        ways = [f"({n}) {', and '.join(says[x] for x in w)}" for n, w in enumerate(found[:3], 1)]
+        outcome.diagnosis = f"your output equals each of these: {'; or '.join(ways)}."
+    outcome.think = exercise.knobs[first[0]].think
+    outcome.text = exercise.knobs[first[0]].text
+
+
+def where(
+    outcome: Outcome,
+    exercise: Exercise,
+    answer: Callable[..., Any],
+    mistakes: Mistakes,
+    i: int,
+    finding: Difference,
+) -> None:
+    """The last step that was right, and the first line that made something no right way makes."""
+    if not outcome.file:
+        return
+    probe = exercise.probes[i]
+    recorder, output = record(lambda: exercise.use(answer, *probe.inputs()), outcome.file)
+    if finding.kind == "mutates":
+        outcome.where += [
+            f"{_at(outcome.file, made)} writes into it" for made in recorder.changes[:1]
+        ]
+        return
+    if not recorder.made:
+        return
+    guilty = culprits(recorder, output, mistakes.rights(i))
+    steps = mistakes.steps(i)
+    first = min((made.line for made in guilty), default=None)
+    last = None
+    for made in recorder.made:
+        if first is None or made.line <= first:
+            for name, step in steps.items():
+                if any(alike(each, step) for each in made.makes):
+                    last = (made.line, name)
+    if last:
+        outcome.where.append(f"line {last[0]} made {last[1]}: right")
+        order = list(steps)
+        following = order[order.index(last[1]) + 1 :]
+        seen = [t for made in recorder.made for t in made.makes]
+        for name in following[:1]:
+            if not any(alike(each, steps[name]) for each in seen):
+                outcome.where.append(f"the next step, {name}, does not appear")
+    told: list[int] = []
+    for made in guilty:
+        if made.line not in told and len(told) < 2:
+            told.append(made.line)
+            says = f"{_at(outcome.file, made)} reads right numbers and makes what no right way has"
+            outcome.where.append(says + _how_far(made, steps))
+
+
+def _how_far(made: Made, steps: dict[str, Tensor]) -> str:
+    """The step that this is most of, and along which axis it isn't."""
+    best, share = "", 0.2
+    for name, step in steps.items():
+        for mine in made.makes:
+            if mine.shape == step.shape and mine.is_floating_point() == step.is_floating_point():
+                a, b = mine.double(), step.double()
+                same = float(isclose(a, b, rtol=1e-9, atol=1e-9).double().mean())
+                parts = partly(a, b, (), 1e-9)
+                if share < same < 1 and parts:
+                    best, share = f" ({name}: {parts[0]})", same
+    return best
+
+
+def _at(path: str, made: Made) -> str:
+    text = linecache.getline(path, made.line).strip()
+    return f"line {made.line}, `{text[:90]}`," if text else f"line {made.line}"
+
+
+def point(outcome: Outcome, error: BaseException) -> None:
+    """The innermost line of the learner's file that the error passed through."""
+    if isinstance(error, SyntaxError) and error.filename == outcome.file:
+        outcome.where.append(f"line {error.lineno}")
+        return
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename == outcome.file
+    ]
+    if frames:
+        text = linecache.getline(outcome.file, frames[-1].lineno or 0).strip()
+        outcome.where.append(f"line {frames[-1].lineno}, `{text[:90]}`")
+
+
+def _out_of_memory(error: BaseException) -> bool:
+    text = str(error)
+    phrases = ("not enough memory", "allocate memory", "bad_alloc", "out of memory")
+    return isinstance(error, MemoryError) or any(phrase in text for phrase in phrases)
+
+
+def _arrays(got: Any, wanted: Any) -> str:
+    torch.set_printoptions(precision=4, threshold=200, linewidth=100)
+    return f"expected\n{wanted}\nyours\n{got}"[:20_000]

@@ -1,0 +1,186 @@
+"""The judge: runs in a process of its own, asks the oracle, and only then looks for the reason.
+
+Order: load, run, shape, NaN, value, gradient, property. At the first finding: known mistakes, what
+the numbers tell, the line, and one question.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from chapters.runner import catalog, explain, source, swap
+from chapters.runner.catalog import Entry, entries, find
+from chapters.runner.compare import Difference, compare, same
+from chapters.runner.diagnose import Mistakes
+from chapters.runner.exercise import Exercise
+from chapters.runner.outcome import Outcome, Stage
+from chapters.runner.run import Run, attempt, differentiate, wrong_gradient
+
+Phase = Callable[[str], Any]
+
+
+def check_job(request: dict[str, Any], phase: Phase) -> dict[str, Any]:
+    """`check`, as the server asks for it."""
+    return check(request, phase).data()
+
+
+def check(request: dict[str, Any], phase: Phase) -> Outcome:
+    """One exercise of one file. `request` has id, file, home, passed: {id: file}.
+
+    `phase("began")` starts the learner's time, `phase("explaining")` ends it: the rest is our own.
+    """
+    entry, path = find(request["id"]), Path(request["file"])
+    found = source.read(entry, path)
+    if isinstance(found, Outcome):
+        return found
+    exercise = entry.load()
+    mistakes = Mistakes(exercise, [swap.solution(entry)])
+    right = [mistakes.run(frozenset(), i) for i in range(len(exercise.probes))]
+    outcome = Outcome(entry.id, entry.name, file=str(path), line=found.line, hash=found.hash)
+    sys.path.append(request["home"])  # last: a learner's helper never hides one of ours
+    phase("began")
+    began = time.perf_counter()
+    with ExitStack() as stack:
+        passed = {find(key): Path(file) for key, file in request["passed"].items()}
+        earlier = [(each, file) for each, file in passed.items() if file != path]
+        pieces = stack.enter_context(swap.learners(earlier))
+        stack.enter_context(swap.forbidden(entry))
+        try:
+            module = swap.load(path, found.text, path.stem)
+            others = _unpassed(entry, passed)
+            outcome.borrowed += swap.complete(module, found.tree, others, found.uses)
+            mine = {*pieces, *(each.name for each in passed if passed[each] == path)}
+            outcome.yours = sorted(mine & found.uses)
+            needed = {each.name for each in catalog.needed(entry)}
+            outcome.borrowed += sorted((needed & found.uses) - mine - {*outcome.borrowed})
+            answer = getattr(module, entry.name)
+        except BaseException as error:
+            explain.load_error(outcome, error)
+            return outcome
+        judge(exercise, answer, outcome, mistakes, right, phase)
+    outcome.seconds = round(time.perf_counter() - began, 3)
+    return outcome
+
+
+def _unpassed(entry: Entry, passed: dict[Entry, Path]) -> list[Entry]:
+    return [each for each in entries(entry.number) if each != entry and each not in passed]
+
+
+def judge(
+    exercise: Exercise,
+    answer: Callable[..., Any],
+    outcome: Outcome,
+    mistakes: Mistakes | None = None,
+    right: list[Run] | None = None,
+    phase: Phase = lambda _: None,
+    *,
+    own: bool = False,
+) -> Outcome:
+    """Fill in what is found about an answer. `own`: it is ours, as in a test of the exercise."""
+    mistakes = mistakes or Mistakes(exercise)
+    right = right or [mistakes.run(frozenset(), i) for i in range(len(exercise.probes))]
+    if not own and not from_file(answer, outcome.file):
+        outcome.verdict = "foreign"
+        outcome.says = [f"`{exercise.name}` is there, but its code is {_place(answer)}, not yours."]
+        return outcome
+    first = exercise.probes[0].inputs()
+    if exercise.use.__name__ == "call" and (
+        problem := source.signature_problem(answer, exercise.name, len(first))
+    ):
+        outcome.verdict, outcome.says = "signature", [problem]
+        return outcome
+    runs: list[Run] = []
+    findings: dict[int, Difference] = {}
+    axes = [exercise.axes] if isinstance(exercise.axes, str) else list(exercise.axes)
+    for i, probe in enumerate(exercise.probes):
+        run = attempt(exercise, answer, probe)
+        runs.append(run)
+        if run.error is not None:
+            if explain.stops(run.error):
+                explain.raised(outcome, exercise, run.error, probe.name)
+                return outcome
+            findings[i] = Difference("raised", [explain.one_line(run.error)])
+        elif run.changed:
+            findings[i] = Difference("mutates", [f"it changed its input {run.changed}"])
+        else:
+            found = compare(run.output, right[i].output, probe.tolerance, axes)
+            again = attempt(exercise, answer, probe)
+            if again.error is None and not same(again.output, run.output, 0.0):
+                found = Difference("unsteady", ["two calls with the same inputs, two outputs"])
+            if found:
+                findings[i] = found
+        word = f"values, {probe.name}"
+        if i in findings:
+            outcome.stages.append(Stage(word, False, findings[i].says[0]))
+        else:
+            outcome.stages.append(Stage(word, True))
+    if findings:
+        phase("explaining")
+        explain.wrong(outcome, exercise, answer, mistakes, runs, right, findings)
+        return outcome
+    return _beyond(exercise, answer, outcome, mistakes, runs, phase)
+
+
+def _beyond(
+    exercise: Exercise,
+    answer: Callable[..., Any],
+    outcome: Outcome,
+    mistakes: Mistakes,
+    runs: list[Run],
+    phase: Phase,
+) -> Outcome:
+    """All values are right: the gradients, then what must hold for any right answer."""
+    backward, bad = {}, ""
+    for i, probe in enumerate(exercise.probes):
+        wanted = mistakes.run(frozenset(), i, True)
+        if probe.gradient and wanted.gradients:
+            backward[i] = differentiate(exercise, answer, probe)
+            error = backward[i].error
+            if error is not None:
+                bad = bad or f"going backwards: {explain.one_line(error)}"
+            else:
+                wrong = wrong_gradient(backward[i].gradients, wanted.gradients, probe.tolerance)
+                bad = bad or (f"{probe.name}: {wrong}" if wrong else "")
+    if backward:
+        outcome.stages.append(Stage("gradients", not bad, bad))
+    if bad:
+        phase("explaining")
+        explain.gradient(outcome, exercise, answer, mistakes, runs, backward, bad)
+        return outcome
+    for each in exercise.properties:
+        try:
+            found = each.holds(lambda *inputs: exercise.use(answer, *inputs))
+        except BaseException as error:
+            found = f"raises {explain.one_line(error)}"
+            if explain.stops(error):
+                explain.raised(outcome, exercise, error, each.name)
+                return outcome
+        outcome.stages.append(Stage(each.name, found is None, found or ""))
+        if found:
+            outcome.verdict, outcome.says = "property", [found]
+            outcome.think = exercise.hints[0]
+            return outcome
+    return outcome
+
+
+def from_file(answer: Any, path: str) -> bool:
+    """Whether the code of a function, or of a class's own methods, stands in that file."""
+    if isinstance(answer, type):
+        own = [f for f in vars(answer).values() if inspect.isfunction(inspect.unwrap(f))]
+        return bool(own) and all(from_file(f, path) for f in own)
+    code = getattr(inspect.unwrap(answer), "__code__", None)
+    return code is not None and code.co_filename == path
+
+
+def _place(answer: Any) -> str:
+    code = getattr(inspect.unwrap(answer), "__code__", None) if callable(answer) else None
+    if code is None:
+        module = getattr(answer, "__module__", None)
+        return f"that of {module}" if module else f"a {type(answer).__name__}, no function"
+    return f"in {code.co_filename}"
