@@ -12,8 +12,9 @@ import numpy as np
 
 from gpt2_scratch.raw import Array, RawCheckpoint
 from gpt2_scratch.reference import RIGHT, Recipe, Reference, Walk
-from gpt2_scratch.wrong import WRONG, in_few_bits, in_tf32, rounded
-from weights.compare import Explanation, allowances, errors, explain, follow
+from gpt2_scratch.wrong import WRONG, in_few_bits, in_tf32
+from weights.compare import Explanation, allowances, explain, follow
+from weights.rounding import KEPT, coarseness, same_size
 
 # What can be wrong in one block alone, as where one tensor was read wrongly.
 OF_A_BLOCK = {"norm", "gelu", "linear", "scale", "fill", "ahead", "over", "split", "join", "wiring"}
@@ -23,7 +24,6 @@ SETTINGS = {
     "tf32": "TF32 keeps 11 bits of each factor: a setting of the GPU, not of the model.",
     "scale-by-block": "Scores are divided by sqrt(D), not by the block's number as well.",
 }
-COARSE = {"bfloat16": 7, "float16": 10}  # bits after the leading one
 
 
 class Doctor:
@@ -116,8 +116,10 @@ def diagnose(
     if not found.steps and not coarse:
         if first == "logits" and "ln_f" in got:
             return Explanation((("head-untied",),))  # all before it is right: nothing else is left
-        if sizes := of_rounding_size(doctor.reference, got, exact):
-            return Explanation((sizes,))
+        roundings = {**ROUGH, "tf32": in_tf32}.items()
+        walks = {name: doctor.reference.walk(replace(RIGHT, linear=x)) for name, x in roundings}
+        if names := same_size(got, exact, walks):
+            return Explanation((names,))
     return Explanation((*steps, *map(plain, found.steps)), found.until)
 
 
@@ -128,41 +130,8 @@ def plain(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 ROUGH: dict[str, Callable[..., Array]] = {
-    name: partial(in_few_bits, kept=kept) for name, kept in COARSE.items()
+    name: partial(in_few_bits, kept=kept) for name, kept in KEPT.items()
 }
-
-
-def coarseness(got: Array, exact: Array) -> str | None:
-    """The type whose numbers these all are, and the right ones are not: what they came through."""
-    if got.shape != exact.shape or errors(got, exact)[1] > 2.0**-4:
-        return None  # something else is wrong, too, or first
-    finite = got[np.isfinite(got)]
-    return next(
-        (name for name, kept in COARSE.items() if np.array_equal(rounded(finite, kept), finite)),
-        None,
-    )
-
-
-def of_rounding_size(
-    reference: Reference, got: Mapping[str, Array], exact: Mapping[str, Array]
-) -> tuple[str, ...]:
-    """The types whose rounding makes errors of this size at every site, if no mistake does.
-
-    Which of two neighbours a sum is rounded to depends on its order: only the size comes again.
-    """
-
-    def rms(arrays: Mapping[str, Array]) -> dict[str, float]:
-        with np.errstate(invalid="ignore"):
-            far = {site: np.nan_to_num(array - exact[site]) for site, array in arrays.items()}
-        return {site: float(np.sqrt(np.square(f).mean())) for site, f in far.items()}
-
-    found, size = [], rms({site: array for site, array in got.items() if site in exact})
-    for name, changes in {**ROUGH, "tf32": in_tf32}.items():
-        walk = reference.walk(replace(RIGHT, linear=changes))
-        known = rms({site: array for site, array in walk if site in size})
-        if all(known[site] / 2 <= size[site] <= 2 * known[site] for site in known if known[site]):
-            found.append(name)
-    return tuple(found)
 
 
 def coarse_allowances(

@@ -8,7 +8,7 @@ resid; `ln_f`; `logits`. scores and weights are (B, H, T, T), logits (B, T, V), 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -24,11 +24,7 @@ from gpt2_scratch.mistakes import rebound
 from gpt2_scratch.model import GPT2
 from gpt2_scratch.raw import Array
 from gpt2_scratch.reference import PAD
-
-# Where a site is found: the path of a submodule (its output; with `.input` behind it, its first
-# input), the path and what to make of the output, or a function of (module, ids).
-Place = str | tuple[str, Callable[[Any], Any]] | Callable[[nn.Module, torch.Tensor], Any]
-Sites = Mapping[str, Place]
+from weights.hooks import Sites, as_array, record
 
 
 def third(part: int) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -62,78 +58,11 @@ TRANSFORMERS: Sites = {
 }
 
 
-def as_array(value: Any, site: str) -> Array:
-    """A tensor, the first of a tuple, or an output with `.logits`, as numpy has it."""
-    value = getattr(value, "logits", value)
-    if isinstance(value, tuple | list) and value:
-        value = value[0]
-    if not isinstance(value, torch.Tensor):
-        raise ValueError(
-            f"{site} gave a {type(value).__name__}, wanted a tensor, a tuple that begins with one,"
-            " or an output with .logits. Name another place, or give (path, function of output)."
-        )
-    value = value.detach().cpu()
-    # numpy has no bfloat16; a copy, since models may go on in place
-    return (value.float() if value.dtype == torch.bfloat16 else value).numpy().copy()
-
-
-def spread(sites: Sites, layers: int) -> dict[str, Place]:
-    """`{}` in a name and its path stands for every block."""
-    every: dict[str, Place] = {}
-    for site, place in sites.items():
-        for layer in range(layers) if "{}" in site else (None,):
-            at: Place = place
-            if layer is not None and isinstance(place, str):
-                at = place.replace("{}", str(layer))
-            elif layer is not None and isinstance(place, tuple):
-                at = (place[0].replace("{}", str(layer)), place[1])
-            every[site if layer is None else site.replace("{}", f"{layer:02}")] = at
-    return every
-
-
-def submodule(module: nn.Module, path: str, site: str) -> tuple[nn.Module, bool]:
-    """The submodule of a path, and whether its input is meant."""
-    names = dict(module.named_modules())
-    if path in names:
-        return names[path], False
-    if path.removesuffix(".input") in names:
-        return names[path.removesuffix(".input")], True
-    near = [name for name in names if name.rpartition(".")[2] == path.rpartition(".")[2]]
-    raise ValueError(
-        f"{site}: this {type(module).__name__} has no submodule {path!r}."
-        f" It has, for example: {', '.join((near or list(names)[1:])[:6])}."
-    )
-
-
-@torch.no_grad()
 def record_module(
     module: nn.Module, ids: torch.Tensor, sites: Sites, layers: int
 ) -> dict[str, Array]:
     """Arrays by site name of one `module(ids)` in eval mode, its output as `logits`."""
-    held: dict[str, Array] = {}
-    functions: dict[str, Callable[[nn.Module, torch.Tensor], Any]] = {}
-
-    def keep(site: str, pick: Callable[[Any], Any] | None, of_input: bool) -> Callable[..., None]:
-        def hook(_: nn.Module, args: Any, output: Any = None) -> None:
-            value = args[0] if of_input else output
-            held[site] = as_array(pick(value) if pick else value, site)
-
-        return hook
-
-    with ExitStack() as stack:
-        stack.enter_context(eval_mode(module))
-        for site, place in spread(sites, layers).items():
-            if not isinstance(place, str | tuple):
-                functions[site] = place
-                continue
-            path, pick = (place, None) if isinstance(place, str) else place
-            part, of_input = submodule(module, path, site)
-            hook = keep(site, pick, of_input)
-            register = part.register_forward_pre_hook if of_input else part.register_forward_hook
-            stack.enter_context(register(hook))
-        output = module(ids)
-        for site, function in functions.items():
-            held[site] = as_array(function(module, ids), site)
+    held, output = record(module, ids, sites, layers)
     held.setdefault("logits", as_array(output, "logits"))
     return held
 
@@ -152,7 +81,7 @@ def attention_path(model: GPT2, path: Attention) -> Iterator[None]:
 def record_ours(model: GPT2, ids: torch.Tensor) -> dict[str, Array]:
     """Every site of our GPT-2, and its logits on three more ways: fused, cached, padded."""
     held: dict[str, Array] = {}
-    layer = -1
+    layer = -1  # the block that is at work
     right_softmax, right_attention = torch.softmax, model_file.explicit_attention
 
     def softmax(scores: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:

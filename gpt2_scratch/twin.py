@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from gpt2_scratch.raw import Array, RawCheckpoint, hugging_face
 from gpt2_scratch.sites import TRANSFORMERS, record_module
+from weights.twin import import_transformers, quietly
 
 if TYPE_CHECKING:
     from transformers import GPT2LMHeadModel
@@ -22,16 +21,10 @@ def record_transformers(raw: RawCheckpoint, ids: torch.Tensor) -> dict[str, Arra
 
 def load_transformers(raw: RawCheckpoint) -> GPT2LMHeadModel:
     """transformers' model of a folder; OpenAI's files, which it can't read, tensor by tensor."""
-    try:
-        import transformers
-    except ImportError:
-        raise ValueError(
-            "transformers is not installed, wanted for --against transformers."
-            " Run: pip install 'transformers>=5,<6', or leave --against out."
-        ) from None
+    transformers = import_transformers()
     options: dict[str, Any] = {"attn_implementation": "eager"}  # the one that returns its weights
     if raw.layout != "openai":
-        with quiet(transformers.utils.logging):
+        with quietly(transformers):
             return transformers.GPT2LMHeadModel.from_pretrained(
                 raw.folder, dtype=torch.float32, local_files_only=True, **options
             ).eval()
@@ -56,20 +49,6 @@ def load_transformers(raw: RawCheckpoint) -> GPT2LMHeadModel:
     model.load_state_dict(state, strict=False, assign=True)
     model.tie_weights()
     return model.eval()
-
-
-@contextmanager
-def quiet(logging: Any) -> Iterator[None]:
-    """Without transformers' progress bar, and its advice on ids that verifying does not need."""
-    bar, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
-    logging.disable_progress_bar()
-    logging.set_verbosity_error()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(level)
-        if bar:
-            logging.enable_progress_bar()
 
 
 def openai_names(layers: int) -> list[str]:

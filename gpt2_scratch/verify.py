@@ -23,8 +23,9 @@ from gpt2_scratch.published import check_published
 from gpt2_scratch.raw import Array, RawCheckpoint, open_raw
 from gpt2_scratch.recording import fit, read_recording, unknown_sites, write_recording
 from gpt2_scratch.reference import Reference, site_names
-from gpt2_scratch.sites import Sites, default_ids, record_module, record_ours, spread
+from gpt2_scratch.sites import default_ids, record_module, record_ours
 from weights.compare import Comparison, allowances, compare
+from weights.hooks import Sites, spread
 from weights.verdict import Diagnosis, Report
 
 THIS = "this model"
@@ -119,7 +120,7 @@ def verify_module(
     """Judge anybody's model of a checkpoint: `module(ids)` gives logits, alone or in an output.
 
     `sites` says where its intermediates are, under our names: {"layer{}.ln_1": "blocks.{}.norm"};
-    `sites.Place` tells what may stand on the right. Without it, logits alone are compared.
+    `weights.hooks.Place` tells what may stand on the right. Without it, logits alone are compared.
     """
     raw = open_raw(find_folder(reference_folder))
     if strange := unknown_sites(spread(sites or {}, raw.n_layer), site_names(raw.n_layer)):

@@ -74,6 +74,7 @@ FAULTS: dict[str, tuple[bytes, str]] = {
     "a footer of nothing": (b"\xff" * 40 + index()[-8:], "does not end within 64 bits"),
     # numbers
     "a number of 11 bytes": (index(b"\x08" + b"\xff" * 10 + b"\0"), "within 64 bits"),
+    "a number of 11 bytes that are 0": (index(b"\x08" + b"\x80" * 10 + b"\0"), "within 64 bits"),
     "a number of 70 bits": (index(b"\x08" + b"\xff" * 9 + b"\x7f"), "within 64 bits"),
     "a number that stops": (index(b"\x08\xff"), "within 64 bits"),
     "a field of no kind": (index(b"\x0b\x08\x01"), "a field of kind 3"),
@@ -194,19 +195,35 @@ def most_tensors(count: int = 9_999) -> bytes:
     return table([(b"", header(1)), *((b"%0200d" % n, empty) for n in range(count))])
 
 
-# Small for what they make of themselves: each is refused, or read, in little memory and time.
-BOMBS: dict[str, Callable[[], bytes]] = {
-    "keys of a megabyte": long_keys,
-    "handles of a megabyte": long_handle_keys,
-    "a block of 4 MB of zeros": lambda: of_block(bytes(4 << 20), squeeze),
-    "17 MB of zeros in records": lambda: many_blocks(blocks_of_zeros(), squeeze),
-    "a million literals": lambda: of_block(b"", lambda _: varint(1 << 20) + b"\0\0" * (1 << 20)),
-    "20,000 empty blocks": lambda: many_blocks([block([])] * 20_000, None),
-    "200,000 times one block": lambda: of_handles(*[varint(0) + varint(len(SOUND))] * 200_000),
-    "a block of itself": lambda: of_block(varint(0) + varint(0)),
-    "a million fields": lambda: index(b"\x50\x01" * 1_000_000 + record()),
-    "a million axes": lambda: index(field(1, 1) + field(2, b"\x12\0" * 1_000_000)),
-    "5 MB": lambda: bytes(5 << 20) + index(),
-    "10,001 tensors": lambda: most_tensors(10_001),
-    "all the tensors there may be": most_tensors,
+TOO_MUCH = "over 10000 tensors, or over 4194304 bytes"
+
+# Small for what they make of themselves, and what is said of them; nothing of the last, which is
+# read. None may take much memory or time.
+BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
+    "keys of a megabyte": (long_keys, TOO_MUCH),
+    "handles of a megabyte": (long_handle_keys, TOO_MUCH),
+    "a block of 4 MB of zeros": (lambda: of_block(bytes(4 << 20), squeeze), TOO_MUCH),
+    "17 MB of zeros in records": (lambda: many_blocks(blocks_of_zeros(), squeeze), TOO_MUCH),
+    "a million literals": (
+        lambda: of_block(b"", lambda _: varint(1 << 20) + b"\0\0" * (1 << 20)),
+        "0 data files",
+    ),
+    "more than it says": (
+        lambda: of_block(b"", lambda _: b"\1\0\0" + b"\xfe\1\0" * 1_000_000),
+        "does not give its 1",
+    ),
+    "20,000 empty blocks": (lambda: many_blocks([block([])] * 20_000, None), "do not fit"),
+    "200,000 times one block": (
+        lambda: of_handles(*[varint(0) + varint(len(SOUND))] * 200_000),
+        "within the one before it",
+    ),
+    "a block of itself": (lambda: of_block(varint(0) + varint(0)), "within 64 bits"),
+    "a million fields": (lambda: index(b"\x50\x01" * 1_000_000 + record()), "checksum of 'a'"),
+    "a million axes": (
+        lambda: index(field(1, 1) + field(2, b"\x12\0" * 1_000_000)),
+        "more than 8 axes",
+    ),
+    "5 MB": (lambda: bytes(5 << 20) + index(), "larger than an index gets"),
+    "10,001 tensors": (lambda: most_tensors(10_001), TOO_MUCH),
+    "all the tensors there may be": (most_tensors, ""),
 }
