@@ -19,13 +19,15 @@ PACKAGES = ("weights", "connector", "gpt2_scratch", "captioning", "chapters")
 ENTRY = ("__init__", "__main__")
 MAY_IMPORT: dict[str, dict[str, tuple[str, ...] | None]] = {
     "weights": {},
-    "connector": {"weights": (*ENTRY, "commands", "loader", "layouts", "verify", "published")},
+    "connector": {
+        "weights": (*ENTRY, "commands", "loader", "verify", "diagnose", "raw", "sites", "twin")
+    },
     "gpt2_scratch": {
         # What reads and writes files, and what compares with files; a run's files are written
         # through weights.store too, as atomically as a model's. The model itself knows no weights.
         "weights": (
             *(*ENTRY, "commands", "loader", "layouts", "tokenizer", "training"),
-            *("verify", "diagnose", "published", "raw", "recording", "twin"),
+            *("verify", "diagnose", "published", "raw", "recording", "sites", "twin", "wrong"),
         )
     },
     "captioning": {"weights": None, "connector": None, "gpt2_scratch": None},
