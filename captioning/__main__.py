@@ -9,6 +9,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import subcommand
 
+from captioning.commands.article import Article
 from captioning.commands.caption import Caption
 from captioning.commands.data import Data
 from captioning.commands.demo import Demo
@@ -21,6 +22,7 @@ from weights.console import run_command
 Command = (
     Annotated[Caption, subcommand("caption", prefix_name=False)]
     | Annotated[Data, subcommand("data", prefix_name=False)]
+    | Annotated[Article, subcommand("article", prefix_name=False)]
     | Annotated[Demo, subcommand("demo", prefix_name=False)]
     | Annotated[Evaluate, subcommand("evaluate", prefix_name=False)]
     | Annotated[Score, subcommand("score", prefix_name=False)]

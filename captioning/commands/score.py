@@ -34,6 +34,10 @@ class Score:
     """One caption or more an image, made by people."""
     against: Annotated[Path | None, tyro.conf.arg(metavar="PREDICTIONS")] = None
     """Another system's captions of the same images: differences, and whether they are chance."""
+    report: Annotated[Path | None, tyro.conf.arg(metavar="PAGE.html")] = None
+    """Writes a page with metrics, pictures, best and worst captions, repeated and wrong words."""
+    pictures: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """Where the page's pictures are, if not at the paths that PREDICTIONS names."""
     json: bool = False
     """One line of JSON instead of a table."""
     resamples: int = 2000
@@ -83,7 +87,31 @@ class Score:
             )
             result["against"] = {name: asdict(one) for name, one in compared.items()}
         print(json.dumps(result) if self.json else _table(result))
+        if self.report is not None:
+            self._write_report(self.report, matched)
         return 0 if complete else 1
+
+    def _write_report(self, path: Path, matched: Matched) -> None:
+        from captioning.metrics.files import find_files
+        from captioning.pictures import list_pictures
+        from captioning.report.page import Report, Shown, write_report
+
+        if self.pictures is not None:
+            found = find_files(matched.names, list_pictures([self.pictures]))
+        else:
+            found = [
+                next((p for p in map(Path, names) if p.is_file()), None) for names in matched.names
+            ]
+        if None in found:
+            complain(
+                "note",
+                f"no picture found for {found.count(None)} of {len(found)} images, which the page"
+                " shows without; name their folder with --pictures.",
+            )
+        shown = map(Shown, matched.images, matched.candidates, matched.references, found)
+        about = {"captions": self.predictions.name, "references": self.references.name}
+        report = Report(list(shown), about=about, resamples=self.resamples, seed=self.seed)
+        complain("note", f"to look at: {write_report(path, report)}")
 
 
 def _complain(matched: Matched, path: Path) -> None:

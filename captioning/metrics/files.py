@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -34,11 +34,12 @@ class Captions:
 class Matched:
     """Captions beside the references of their images, in the order of the references.
 
-    `missing`: images without a caption. `unknown`: captions without an image. `repeated`: images
-    captioned more than once, of which the first caption counts.
+    `names`: all that either file calls each image. `missing`: images without a caption. `unknown`:
+    captions without an image. `repeated`: images captioned twice, of which the first counts.
     """
 
     images: list[str]
+    names: list[list[str]]
     candidates: list[str]
     references: list[list[str]]
     missing: list[str]
@@ -53,22 +54,25 @@ class Matched:
 def match(predictions: Path, references: Path) -> Matched:
     """Reads both files and puts them together. ValueError where no image is in both."""
     wanted = [one for one in read_captions(references) if one.texts]
-    known: dict[str, set[int]] = defaultdict(set)
-    for i, one in enumerate(wanted):
-        for name in one.names:
-            for alias in _aliases(name):
-                known[alias].add(i)
-    said: dict[int, str] = {}
+    known = _by_alias([one.names for one in wanted])
+    said: dict[int, Captions] = {}
     unknown: list[str] = []
     repeated: list[str] = []
     for one in read_captions(predictions):
-        found = _find(one, known, wanted, predictions)
+        try:
+            found = _find(one.names, known)
+        except LookupError as error:
+            several = few([wanted[i].names[0] for i in error.args[1]])
+            raise ValueError(
+                f"{predictions}: {error.args[0]!r} could be {several}; write the whole path in both"
+                " files."
+            ) from None
         if found is None:
             unknown.append(one.names[0])
             continue
         if found in said or len(one.texts) > 1:
             repeated.append(one.names[0])
-        said.setdefault(found, one.texts[0])
+        said.setdefault(found, one)
     if not said:
         raise ValueError(
             f"{predictions} and {references} have no image in common: the first names"
@@ -78,7 +82,8 @@ def match(predictions: Path, references: Path) -> Matched:
     both = sorted(said)
     return Matched(
         images=[wanted[i].names[0] for i in both],
-        candidates=[said[i] for i in both],
+        names=[said[i].names + wanted[i].names for i in both],
+        candidates=[said[i].texts[0] for i in both],
         references=[wanted[i].texts for i in both],
         missing=[one.names[0] for i, one in enumerate(wanted) if i not in said],
         unknown=unknown,
@@ -191,19 +196,39 @@ def _aliases(name: str) -> list[str]:
     return [name, *ends, stem, *([number[1]] if number else [])]
 
 
-def _find(
-    one: Captions, known: dict[str, set[int]], wanted: list[Captions], path: Path
-) -> int | None:
-    for name in one.names:
+def _by_alias(names: Sequence[Sequence[str]]) -> dict[str, set[int]]:
+    """Each way to say an image -> which ones it may be, by their places in the list."""
+    known: dict[str, set[int]] = defaultdict(set)
+    for i, several in enumerate(names):
+        for name in several:
+            for alias in _aliases(name):
+                known[alias].add(i)
+    return known
+
+
+def _find(names: Sequence[str], known: Mapping[str, set[int]]) -> int | None:
+    """The image of one of these names; LookupError, with name and places, where several are."""
+    for name in names:
         for alias in _aliases(name):
-            if len(found := known.get(alias, set())) == 1:
+            found = known.get(alias, set())
+            if len(found) == 1:
                 return next(iter(found))
             if found:
-                several = [wanted[i].names[0] for i in sorted(found)]
-                raise ValueError(
-                    f"{path}: {name!r} could be {few(several)}; write the whole path in both files."
-                )
+                raise LookupError(name, sorted(found))
     return None
+
+
+def find_files(images: Sequence[Sequence[str]], paths: Sequence[Path]) -> list[Path | None]:
+    """For the names of each image the one of `paths` that is its picture, where there is one."""
+    known = _by_alias([[path.as_posix()] for path in paths])
+    found = []
+    for names in images:
+        try:
+            place = _find(names, known)
+        except LookupError:
+            place = None
+        found.append(None if place is None else paths[place])
+    return found
 
 
 def few(names: list[str]) -> str:
