@@ -3,6 +3,15 @@
 Any package may be imported from here; none imports this one.
 """
 
+import os
+import sys
+
+# `python -m chapters` is typed in a workspace, and puts that before everything else: a file there
+# that is called random.py would be taken for Python's own.
+_TREE = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+if sys.argv[:1] == ["-m"] and sys.path[:1] == [os.getcwd()] != [_TREE]:
+    del sys.path[0]
+
 try:
     from weights.siblings import check_siblings
 except ImportError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -59,7 +61,7 @@ class Graduate:
 
             mine = [(entry, Path(passed[entry.id])) for entry in model]
             write(self.bundle, bundle(mine))
-            found["bundle"] = str(self.bundle)
+            found |= {"bundle": str(self.bundle), "alone": try_alone(self.bundle)}
         if found["passed"] and not missing:
             workspace.note(f"graduation {self.which}", passed=True, weights=found["weights"])
         names = [entry.name for entry in model if entry not in missing]
@@ -83,6 +85,7 @@ class Graduate:
             folder, oracle = GOLDEN / "hf-prefixed", GOLDEN / "oracle.npz"
             say(
                 f"one file    {found['bundle']}\n"
+                f"by itself   {found['alone']}\n"
                 f"try it      python {found['bundle']} {folder} {oracle}"
             )
 
@@ -93,3 +96,17 @@ class Graduate:
             say(f"not yours yet: {', '.join(names)}")
             say("python -m chapters next   or, as a rehearsal, graduate --borrow")
         return 1
+
+
+def try_alone(path: Path) -> str:
+    """What the file prints in a Python that knows nothing of this project."""
+    done = subprocess.run(
+        [sys.executable, "-I", "-B", path, GOLDEN / "hf-prefixed", GOLDEN / "oracle.npz"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    if done.returncode:
+        last = (done.stderr.strip() or done.stdout.strip()).splitlines()[-1:]
+        raise ValueError(f"{path} was written but doesn't run alone: {' '.join(last)}")
+    return done.stdout.strip()

@@ -91,6 +91,10 @@ class _Bundle:
         others = {each for each in self.learners if each != name}
         self._add(str(path), tree, text, name, others)
 
+    def add_given(self, module: str, name: str) -> None:
+        text, tree = stub.read(module)
+        self._add(module, tree, text, name, set(self.learners))
+
     def _add(
         self, origin: str, tree: ast.Module, text: str, name: str, others: Collection[str]
     ) -> None:
@@ -133,8 +137,7 @@ class _Bundle:
         if alias.name in self.learners:
             self.add_learner(alias.name)
         elif module.split(".")[0] in LOCAL:
-            text, tree = stub.read(module)
-            self._add(module, tree, text, alias.name, set(self.learners))
+            self.add_given(module, alias.name)
         else:
             raise ValueError(
                 f"{module}.py is a helper of yours: move `{alias.name}` beside its use."
@@ -158,7 +161,10 @@ def bundle(mine: list[tuple[Entry, Path]]) -> str:
     made = _Bundle(learners)
     for entry, _ in mine:
         made.add_learner(entry.name)
-    made.imports.setdefault("import torch")
+    for module, name in (("gpt2_scratch.model", "GPT2"), ("gpt2_scratch.config", "GPT2Config")):
+        if name not in made.where:
+            made.add_given(module, name)
+    made.imports["import torch"] = None
     ids = ", ".join(f"{entry.id} {entry.name}" for entry, _ in mine)
     head = (
         '"""My GPT-2, written by me.\n\n'

@@ -112,12 +112,12 @@ def check(server: Server, workspace: Workspace, entry: Entry) -> Outcome:
             "home": str(workspace.home),
             "passed": passed(workspace, entry),
         }
-        outcome = _outcome(server.ask(request), entry, found)
+        outcome = outcome_of(server.ask(request), entry, found)
     remember(workspace, entry, outcome)
     return outcome
 
 
-def _outcome(answer: dict[str, Any], entry: Entry, found: source.Source) -> Outcome:
+def outcome_of(answer: dict[str, Any], entry: Entry, found: source.Source) -> Outcome:
     if "result" in answer and "fault" not in answer["result"]:
         outcome = Outcome.of(answer["result"])
     else:

@@ -50,6 +50,7 @@ def read(entry: Entry, path: Path) -> Source | Outcome:
     try:
         text = path.read_text("utf-8")
         tree = ast.parse(text, str(path))
+        compile(tree, str(path), "exec")  # finds a little more, such as a lonely `return`
     except SyntaxError as error:
         line = error.lineno or 0
         says = [f"line {line}: {error.msg}"]
