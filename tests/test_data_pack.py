@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import tarfile
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from data_sets import narrative, narratives, picture_bytes, put
 import captioning.data.packing as packing
 from captioning.__main__ import main
 from captioning.data.build import open_index
+from captioning.data.check import check
 from captioning.data.index import Index
 from captioning.data.opening import read_bytes
 from captioning.data.packing import left_out, pack
@@ -147,3 +149,16 @@ def test_killed_in_the_middle_of_a_shard_it_goes_on(mixed, tmp_path, root, capsy
     assert not list(out.glob(".data-*"))
     with open_index(out, tmp_path / "index.sqlite") as index:
         assert len(content(index)) == 10
+
+
+def test_real_photographs(shared, tmp_path):
+    source = shared / "data" / "photos_coco"
+    listed = json.loads((source / "captions.json").read_text("utf-8"))["images"]
+    hashes = {str(image["id"]): image["sha256"] for image in listed}
+    with open_index(source, tmp_path / "a.sqlite") as index:
+        assert check(index).is_clean and index.rows == 5 * len(listed)
+        pack(index, tmp_path / "shards", pictures_a_shard=50)
+    with open_index(tmp_path / "shards", tmp_path / "b.sqlite") as index:
+        found = list(index.pictures())
+    assert {p.image: sha256(read_bytes(p.place)).hexdigest() for p in found} == hashes
+    assert all(len(picture.captions) == 5 for picture in found)

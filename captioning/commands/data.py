@@ -1,8 +1,9 @@
-"""`data`: sets of captioned pictures, checked, counted and packed."""
+"""`data`: sets of captioned pictures, fetched, checked, counted and packed."""
 
 from __future__ import annotations
 
 import json
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -138,11 +139,72 @@ class Pack(Options):
 
 
 @dataclass(frozen=True)
+class Fetch:
+    """Fetch a part of a public set: captions, pictures by id, and each picture's licence.
+
+    Killed, it goes on where it was when started again. Exit code: 0; 1 where pictures failed, which
+    failures-SPLIT.csv lists; 2 where nothing goes.
+    """
+
+    name: Annotated[
+        Literal["open-images", "coco"],
+        tyro.conf.Positional,
+        tyro.conf.arg(metavar="open-images|coco"),
+    ]
+    """Localized Narratives of Open Images, or COCO 2017 with five captions a picture."""
+    split: Literal["train", "validation", "test"] = "train"
+    """The official split that pictures are chosen from."""
+    n: int = 20_000
+    """How many pictures, of about 0.3 MB each; with more of one seed the others stay."""
+    seed: int = 0
+    """Which pictures."""
+    out: Annotated[Path, tyro.conf.arg(metavar="FOLDER")] = Path("data")
+    """Where they go; what is there is not fetched again."""
+    mirror: Annotated[str | None, tyro.conf.arg(metavar="ADDRESS")] = None
+    """An address that has every file at MIRROR/HOST/PATH; nothing else is asked then."""
+    workers: int = 16
+    """Pictures that are fetched at a time."""
+    timeout: float = 30.0
+    """Seconds without an answer that end an attempt."""
+    retries: int = 4
+    """Of an attempt, without progress between."""
+
+    def run(self) -> int:
+        at_least(1, n=self.n, workers=self.workers)
+        at_least(0, seed=self.seed, retries=self.retries)
+        from captioning.data.fetching import fetch
+        from weights.download import Patience
+
+        if not 0 < self.timeout < float("inf"):
+            raise ValueError(f"got --timeout {self.timeout}, wanted seconds above 0; change it.")
+        done = fetch(
+            self.name,
+            self.out,
+            split=self.split,
+            n=self.n,
+            seed=self.seed,
+            mirror=self.mirror,
+            workers=self.workers,
+            patience=Patience(
+                connect=min(self.timeout, 10.0), read=self.timeout, retries=self.retries
+            ),
+            tell=_tell,
+        )
+        print(
+            f"{done.pictures:,} pictures with {done.captions:,} captions in {one_line(self.out)},"
+            f" {done.new:,} of them new; {done.failed:,} failed.\n"
+            f"Look at them with: python -m captioning data check {one_line(self.out)}"
+        )
+        return 1 if done.failed else 0
+
+
+@dataclass(frozen=True)
 class Data:
-    """Sets of captioned pictures: check them, count them, pack them."""
+    """Sets of captioned pictures: fetch them, check them, count them, pack them."""
 
     action: Annotated[
-        Annotated[Check, subcommand("check", prefix_name=False)]
+        Annotated[Fetch, subcommand("fetch", prefix_name=False)]
+        | Annotated[Check, subcommand("check", prefix_name=False)]
         | Annotated[Stats, subcommand("stats", prefix_name=False)]
         | Annotated[Pack, subcommand("pack", prefix_name=False)],
         tyro.conf.arg(name=""),
@@ -159,6 +221,12 @@ def load_tokenizer(name: str | None) -> Tokenizer | None:
     if name is None:
         return None
     return gpt2_tokenizer() if name == "gpt2" else BPETokenizer.load(name)
+
+
+def _tell(message: str) -> None:
+    from tqdm import tqdm
+
+    tqdm.write(one_line(message), file=sys.stderr)  # above a progress bar, not into it
 
 
 def _print_faults(faults: Iterable[Fault], *, as_json: bool) -> None:

@@ -12,7 +12,6 @@ Killed and started again it goes on: what is whole is not fetched twice.
 from __future__ import annotations
 
 import csv
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -132,20 +131,22 @@ class _Jobs:
         """How many are new, were there, failed; the failures go into a file."""
         counts = {"new": 0, "there": 0, "failed": 0}
         in_a_row = 0
-        own = threading.local()  # a session of connections for each thread
         pending: deque[Future[tuple[str, str, str]]] = deque()
         pool = ThreadPoolExecutor(workers)
         try:
             with (
+                requests.Session() as session,
                 replacing(failures) as temporary,
                 temporary.open("w", encoding="utf-8", newline="") as file,
                 tqdm(desc="fetching", unit="picture", disable=None) as bar,
             ):
+                for scheme in ("http://", "https://"):  # a connection kept for each thread
+                    session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=workers))
                 writer = csv.writer(file)
                 writer.writerow(("image", "address", "reason"))
                 for image in _then_none(images, 4 * workers):
                     if image is not None:
-                        pending.append(pool.submit(self._one, image, own))
+                        pending.append(pool.submit(self._one, image, session))
                     if pending and (image is None or len(pending) == 4 * workers):
                         name, kind, reason = pending.popleft().result()
                         counts[kind] += 1
@@ -159,26 +160,20 @@ class _Jobs:
                                 f"{IN_A_ROW} pictures in a row could not be fetched, the last:"
                                 f" {reason} Check the connection; a new run goes on."
                             )
+                pool.shutdown()
         finally:
             pool.shutdown(cancel_futures=True)
         if not counts["failed"]:
             failures.unlink()
         return counts["new"], counts["there"], counts["failed"]
 
-    def _one(self, image: str, own: threading.local) -> tuple[str, str, str]:
+    def _one(self, image: str, session: requests.Session) -> tuple[str, str, str]:
         url, name = self.wanted.picture(image)
         if (self.out / name).is_file():
             return image, "there", ""
-        if not hasattr(own, "session"):
-            own.session = requests.Session()
+        address, path = _at(url, self.mirror), self.out / name
         try:
-            download(
-                _at(url, self.mirror),
-                self.out / name,
-                patience=self.patience,
-                tell=self.tell,
-                session=own.session,
-            )
+            download(address, path, patience=self.patience, tell=self.tell, session=session)
         except NoSpace:
             raise
         except FetchError as error:

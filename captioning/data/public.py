@@ -83,17 +83,24 @@ class OpenImages:
         return f"{OPEN_IMAGES}/{self.split}/{image}.jpg", f"{self.split}/{image}.jpg"
 
     def licences(self, folder: Path, chosen: OnDisk) -> Iterator[dict[str, str]]:
-        with (folder / self.metadata).open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
+        path = folder / self.metadata
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = csv.DictReader(file, restval="")
+            if not {"ImageID", "License", "Author"} <= set(rows.fieldnames or ()):
+                raise ValueError(
+                    f"{path} has the columns {rows.fieldnames}, wanted ImageID, License, Author;"
+                    " delete it, and start again."
+                )
+            for row in rows:
                 if chosen.get(row["ImageID"]) is not None:
                     yield {
                         "image": row["ImageID"],
                         "file": self.picture(row["ImageID"])[1],
                         "licence": row["License"] or UNKNOWN,
                         "author": row["Author"] or UNKNOWN,
-                        "author_url": row["AuthorProfileURL"],
-                        "title": row["Title"],
-                        "source_url": row["OriginalLandingURL"] or row["OriginalURL"],
+                        "author_url": row.get("AuthorProfileURL", ""),
+                        "title": row.get("Title", ""),
+                        "source_url": row.get("OriginalLandingURL", ""),
                     }
 
     def _rows(self, folder: Path) -> Iterator[tuple[str, str]]:

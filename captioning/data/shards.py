@@ -85,7 +85,7 @@ def _captions(
         captions = text and [line for line in text.splitlines() if line.strip()]
     if captions is None:
         raise Bad("empty caption", f"{shorten(key)} has neither .txt nor .json with a caption")
-    place = Place(str(path), picture.offset_data, picture.size)
+    place = Place(os.path.abspath(path), picture.offset_data, picture.size)
     image = fields.get("image", f"{path.stem}/{key}")
     for caption in captions if isinstance(captions, list) and captions else [captions]:
         yield Raw(number, image, caption, fields.get("split"), place=place)
