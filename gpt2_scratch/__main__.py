@@ -10,6 +10,7 @@ import tyro
 from tyro.conf import subcommand
 
 from gpt2_scratch.commands.convert import Convert
+from gpt2_scratch.commands.finetune import Finetune
 from gpt2_scratch.commands.generate import Generate
 from gpt2_scratch.commands.verify import Verify
 from weights.console import run_command
@@ -18,6 +19,7 @@ Command = (
     Annotated[Generate, subcommand("generate", prefix_name=False)]
     | Annotated[Verify, subcommand("verify", prefix_name=False)]
     | Annotated[Convert, subcommand("convert", prefix_name=False)]
+    | Annotated[Finetune, subcommand("finetune", prefix_name=False)]
 )
 
 

@@ -239,7 +239,7 @@ def test_importing_the_surface_is_light(names):
 ROOF = MODULES["captioning.__main__"].read_text("utf-8")
 HELPS = [["weights", command] for command in ("list", "fetch", "path", "check", "import")]
 HELPS += [["weights"], ["chapters"], ["chapters", "list"], ["captioning"]]
-HELPS += [["gpt2_scratch", command] for command in ("generate", "convert", "verify")]
+HELPS += [["gpt2_scratch", command] for command in ("generate", "convert", "verify", "finetune")]
 HELPS += [["captioning", command] for command in re.findall(r'subcommand\("([\w-]+)"', ROOF)]
 
 

@@ -1,54 +1,19 @@
 """The training loop: its schedule, its groups, and that a kill costs nothing but time."""
 
+import csv
 import math
-import subprocess
-import sys
-import time
 
 import pytest
 import torch
+from tiny_run import CONFIG, batches, losses, run
 from torch import nn
 
-from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import GPT2
 from gpt2_scratch.training import checkpoint
-from gpt2_scratch.training.loop import TrainingConfig, train
+from gpt2_scratch.training.loop import TrainingConfig, begin, train, train_step
 from gpt2_scratch.training.loss import next_token_loss
 from gpt2_scratch.training.optim import build_optimizers, parameter_groups, rate_at
-
-CONFIG = GPT2Config(n_vocab=31, n_ctx=16, n_embd=12, n_head=3, n_layer=2, dropout=0.1)
-
-
-def batches(step):
-    """Batch i is drawn from i, so that a resumed run sees what it would have seen."""
-    while True:
-        yield torch.randint(31, (4, 11), generator=torch.Generator().manual_seed(step))
-        step += 1
-
-
-def run(folder, steps=12, stop_at=None, **changes):
-    """Train a tiny GPT-2, dropout on; `stop_at` raises in the middle of that step."""
-    torch.manual_seed(5)
-    model = GPT2(CONFIG)
-    config = TrainingConfig(
-        steps, 4, rates={"": 1e-2}, checkpoint_seconds=0, precision="fp32", **changes
-    )
-    calls = 0
-
-    def loss_of(ids):
-        nonlocal calls
-        calls += 1
-        if stop_at is not None and calls == stop_at:
-            raise KeyboardInterrupt
-        return next_token_loss(model, ids)
-
-    train(model, loss_of, batches, config, folder, title="tiny")
-    return model
-
-
-def losses(folder):
-    rows = (folder / "log.csv").read_text().splitlines()[1:]
-    return [tuple(row.split(",")[:3]) for row in rows]
+from gpt2_scratch.training.recompute import recomputing
 
 
 @pytest.mark.parametrize("optimizer", [{}, {"matrix_rate": 0.02}])
@@ -68,48 +33,35 @@ def test_a_finished_run_is_not_done_again(tmp_path):
     assert torch.equal(model.wte.weight, again.wte.weight)
 
 
-KILLED = """
-import sys, time, torch
-from pathlib import Path
-sys.path.insert(0, sys.argv[2])
-import test_training as t
-from gpt2_scratch.training import loop
-t.run(Path(sys.argv[1]), steps=2000)
-"""
-
-
-def test_sigkill_leaves_a_checkpoint_that_reads(tmp_path, root):
-    process = subprocess.Popen(
-        [sys.executable, "-c", KILLED, str(tmp_path), str(root / "tests")], cwd=root
+def test_identities_are_what_they_were_before_there_was_more_to_choose():
+    """A checkpoint of an earlier version is still taken up."""
+    config = TrainingConfig(300, 32, rates={"": 2e-3}, matrix_rate=0.02, schedule="linear")
+    assert config.identity("1/3 language model") == (
+        "1/3 language model: {'steps': 300, 'batch': 32, 'rates': {'': 0.002},"
+        " 'matrix_rate': 0.02, 'schedule': 'linear', 'warmup': 0.05, 'weight_decay': 0.01,"
+        " 'betas': (0.9, 0.98), 'clip': 1.0, 'precision': 'bf16', 'seed': 0}"
     )
-    deadline = time.monotonic() + 120
-    while not (tmp_path / checkpoint.FILE).is_file() and time.monotonic() < deadline:
-        assert process.poll() is None, "the run ended before it was killed"
-        time.sleep(0.05)
-    time.sleep(0.5)  # somewhere among the steps and the writes
-    process.kill()
-    process.wait()
-    state = torch.load(tmp_path / checkpoint.FILE, weights_only=True)
-    assert 1 <= state["step"] < 2000
 
 
-def test_a_write_that_fails_keeps_the_old_checkpoint(tmp_path, monkeypatch):
-    run(tmp_path, steps=3)
-    before = (tmp_path / checkpoint.FILE).read_bytes()
-
-    def full(state, path):
-        path.write_bytes(b"half")
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(checkpoint.torch, "save", full)
-    model = GPT2(CONFIG)
-    optimizers = build_optimizers(
-        model, {"": 1e-3}, weight_decay=0.0, betas=(0.9, 0.98), matrix_rate=None
-    )
-    with pytest.raises(OSError, match="No space"):
-        checkpoint.save_checkpoint(tmp_path, 4, model, optimizers, "other")
-    assert (tmp_path / checkpoint.FILE).read_bytes() == before
-    assert sorted(p.name for p in tmp_path.iterdir()) == [checkpoint.FILE, "log.csv"]
+def test_a_checkpoint_and_log_of_an_earlier_version_are_taken_up(tmp_path):
+    whole = run(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "old", stop_at=6)
+    path = tmp_path / "old" / checkpoint.LAST
+    state = torch.load(path, weights_only=True)
+    for later in ("best", "scaler", "random_cuda"):
+        del state[later]
+    torch.save(state, path)
+    log = tmp_path / "old" / "log.csv"
+    rows = [row.split(",")[:4] for row in log.read_text().splitlines()]
+    assert rows[0] == ["step", "loss", "gradient_norm", "seconds"]
+    log.write_text("".join(",".join(row) + "\n" for row in rows))
+    resumed = run(tmp_path / "old")
+    assert losses(tmp_path / "old") == losses(tmp_path / "whole")
+    assert torch.equal(whole.wte.weight, resumed.wte.weight)
+    with log.open() as file:
+        assert len(list(csv.DictReader(file, strict=True))) == 12
+    assert all(line.count(",") == 3 for line in log.read_text().splitlines())
 
 
 def test_another_runs_checkpoint_is_refused(tmp_path):
@@ -120,7 +72,7 @@ def test_another_runs_checkpoint_is_refused(tmp_path):
 
 def test_a_damaged_checkpoint_is_named(tmp_path):
     run(tmp_path, steps=3)
-    (tmp_path / checkpoint.FILE).write_bytes(b"\x00" * 100)
+    (tmp_path / checkpoint.LAST).write_bytes(b"\x00" * 100)
     with pytest.raises(ValueError, match=r"checkpoint\.pt can't be read"):
         run(tmp_path, steps=3)
 
@@ -221,3 +173,159 @@ def test_a_prefix_has_one_share_of_both_rates():
     assert rates == pytest.approx(
         {"slow.weight": 0.01, "slow.bias": 2e-4, "fast.weight": 0.05, "fast.bias": 1e-3}
     )
+
+
+# ---- accumulation --------------------------------------------------------------------------------
+
+
+def masked_loss(model):
+    """Rows of unequal lengths: the mean over a part is not the mean over the step."""
+
+    def loss_of(batch):
+        ids, lengths = batch
+        logits = model(ids[:, :-1])
+        counted = torch.arange(ids.shape[1] - 1) < lengths[:, None]
+        total = nn.functional.cross_entropy(logits[counted], ids[:, 1:][counted], reduction="sum")
+        return total, counted.sum()
+
+    return loss_of
+
+
+def after_one_step(parts):
+    """Parameters of a tiny model in float64 after one step of plain gradient descent."""
+    torch.manual_seed(3)
+    model = GPT2(CONFIG).double().eval()
+    config = TrainingConfig(1, 4, precision="fp32", clip=1e9)
+    sgd = torch.optim.SGD(model.parameters(), lr=1.0)
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+    result = train_step(model, masked_loss(model), parts, [sgd], config, scaler)
+    return model, result
+
+
+def test_a_steps_gradient_is_exact_in_tokens_however_its_rows_are_parted():
+    ids = torch.randint(31, (4, 11), generator=torch.Generator().manual_seed(0))
+    lengths = torch.tensor([10, 1, 2, 7])
+    whole, (loss, norm, tokens) = after_one_step([(ids, lengths)])
+    assert tokens == 20
+    for sizes in ([1, 1, 1, 1], [2, 2], [1, 3]):
+        parts = list(zip(ids.split(sizes), lengths.split(sizes), strict=True))
+        parted, (part_loss, part_norm, part_tokens) = after_one_step(parts)
+        assert part_tokens == 20
+        assert part_loss == pytest.approx(loss, rel=1e-12)  # float64
+        assert part_norm == pytest.approx(norm, rel=1e-12)
+        for (name, a), b in zip(whole.named_parameters(), parted.parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-13, msg=name)
+
+
+def test_a_part_without_tokens_changes_nothing():
+    ids = torch.randint(31, (4, 11), generator=torch.Generator().manual_seed(0))
+    lengths = torch.tensor([0, 10, 3, 5])
+    whole, _ = after_one_step([(ids, lengths)])
+    parted, _ = after_one_step(list(zip(ids.split(1), lengths.split(1), strict=True)))
+    torch.testing.assert_close(whole.wte.weight, parted.wte.weight, rtol=1e-10, atol=1e-13)
+
+
+def test_an_interrupted_run_with_accumulation_goes_on_bit_for_bit(tmp_path):
+    whole = run(tmp_path / "whole", accumulate=2)
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", stop_at=10, accumulate=2)  # the second part of step 5
+    resumed = run(tmp_path / "cut", accumulate=2)
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    assert torch.equal(whole.wte.weight, resumed.wte.weight)
+
+
+def test_batches_that_end_too_soon_are_told(tmp_path):
+    model = GPT2(CONFIG)
+    config = TrainingConfig(5, 4, precision="fp32", accumulate=2)
+    with pytest.raises(ValueError, match="ended at step 3 of 5"):
+        train(
+            model,
+            lambda ids: next_token_loss(model, ids),
+            lambda n: [torch.zeros(4, 5, dtype=torch.long)] * 7,
+            config,
+            tmp_path,
+        )
+
+
+# ---- precision and memory ------------------------------------------------------------------------
+
+
+def gradients(model, compute):
+    torch.manual_seed(11)
+    model.train()
+    model.zero_grad()
+    compute()
+    return {name: p.grad.clone() for name, p in model.named_parameters()}
+
+
+def test_recomputed_blocks_give_the_very_same_gradients_with_dropout_on():
+    torch.manual_seed(0)
+    model = GPT2(CONFIG)
+    names = set(model.state_dict())
+    ids = torch.randint(31, (3, 9))
+    kept = gradients(model, lambda: next_token_loss(model, ids)[0].backward())
+    calls = []
+    hook = model.h[1].ln_2.register_forward_hook(lambda *_: calls.append(1))
+    with recomputing(model.h):
+        assert set(model.state_dict()) == names
+        again = gradients(model, lambda: next_token_loss(model, ids)[0].backward())
+        assert len(calls) == 2  # forwards, and once more on the way back
+        model.eval()
+        with torch.no_grad():
+            model(ids)
+        assert len(calls) == 3  # nothing to go back for
+    hook.remove()
+    assert all(torch.equal(kept[name], again[name]) for name in kept)
+    assert "forward" not in vars(model.h[0])
+
+
+def test_logits_in_chunks_give_the_same_loss_and_gradients():
+    torch.manual_seed(0)
+    model = GPT2(CONFIG).double().eval()
+    ids = torch.randint(31, (3, 9))
+    whole, count = next_token_loss(model, ids)
+    whole.backward()
+    wanted = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    parted, same = next_token_loss(model, ids, chunk=7)  # 24 tokens: 7, 7, 7, 3
+    parted.backward()
+    assert count == same == 24
+    torch.testing.assert_close(parted, whole, rtol=1e-6, atol=0)  # the loss itself is float32
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(p.grad, wanted[name], rtol=1e-5, atol=1e-7, msg=name)
+
+
+def test_fp16_scales_its_loss_and_goes_on_with_its_scale(tmp_path):
+    options = {"precision": "fp16", "steps": 30}
+    whole = run(tmp_path / "whole", **options)
+    run(tmp_path / "fp32", steps=30)
+    rows, wide = ([float(row[1]) for row in losses(tmp_path / f)] for f in ("whole", "fp32"))
+    assert rows != wide
+    # The same losses but for fp16's 11 bits; a step too few or too many shows by 1e-2.
+    assert rows == pytest.approx(wide, abs=2e-3)
+    assert all(p.isfinite().all() and p.dtype == torch.float32 for p in whole.parameters())
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", stop_at=9, **options)
+    resumed = run(tmp_path / "cut", **options)
+    assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
+    assert torch.equal(whole.wte.weight, resumed.wte.weight)
+    scales = [
+        torch.load(tmp_path / folder / checkpoint.LAST, weights_only=True)["scaler"]
+        for folder in ("cut", "whole")
+    ]
+    assert scales[0] == scales[1] and scales[1]["_growth_tracker"] == 30
+
+
+def test_an_overflow_of_fp16s_scale_skips_the_step_and_halves_the_scale():
+    model = GPT2(CONFIG).eval()
+    run = begin(model, TrainingConfig(1, 4, precision="fp16"), "")
+    run.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**40)
+    before = model.wte.weight.clone()
+    ids = next(batches(0))
+    config = TrainingConfig(1, 4, precision="fp16")
+    loss, norm, _ = train_step(
+        model, lambda ids: next_token_loss(model, ids), [ids], run.optimizers, config, run.scaler
+    )
+    assert math.isfinite(loss) and not math.isfinite(norm)
+    assert torch.equal(model.wte.weight, before)
+    assert run.scaler.get_scale() == 2.0**39

@@ -22,9 +22,14 @@ class TrainScenes:
 
     def run(self) -> int:
         from captioning.scenes.recipe import Recipe, run
+        from gpt2_scratch.training.stopping import Stopped
 
         recipe = Recipe(out=self.out, reducer=self.reducer)
-        run(recipe)
+        try:
+            run(recipe)
+        except Stopped as stopped:
+            print(stopped)
+            return 128 + stopped.signal_number
         model = one_line(recipe.model)
         print(f"Its card: {model}/README.md")
         print(f"Caption with it: python -m captioning caption PICTURE --model {model}")

@@ -29,8 +29,8 @@ from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.loader import save_gpt2
 from gpt2_scratch.model import GPT2
 from gpt2_scratch.tokenizer import BPETokenizer
+from gpt2_scratch.training import language
 from gpt2_scratch.training.loop import TrainingConfig, train
-from gpt2_scratch.training.loss import next_token_loss
 from weights.store import replacing
 
 VISION = VisionConfig(
@@ -121,13 +121,9 @@ def train_language_model(recipe: Recipe) -> tuple[GPT2, BPETokenizer]:
     """Stage 1: the tokenizer and the GPT-2 that later say what is seen."""
     config = recipe.language
     tokenizer = BPETokenizer.train(captions(config.seed, 0, 5000), LANGUAGE.n_vocab)
-    torch.manual_seed(config.seed)
-    model = GPT2(LANGUAGE)
-    for table in (model.wte, model.wpe):
-        nn.init.normal_(table.weight, std=TABLE_SCALE)
-    train(
+    model = language.random_language_model(LANGUAGE, config.seed, table_scale=TABLE_SCALE)
+    language.train_language_model(
         model,
-        lambda ids: next_token_loss(model, ids),
         lambda step: caption_windows(tokenizer, config, LANGUAGE.n_ctx, step),
         config,
         recipe.folders[0],

@@ -52,7 +52,7 @@ class Convert:
         with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as temporary:
             written = Path(temporary) / "new"  # with the usual rights, which the outer one has not
             save_gpt2(model, written)
-            _copy_vocabulary(source, written)
+            copy_vocabulary(source, written)
             if target.is_dir():
                 for file in written.iterdir():
                     file.replace(target / file.name)
@@ -67,7 +67,7 @@ class Convert:
         return 0
 
 
-def _copy_vocabulary(source: Path, target: Path) -> None:
+def copy_vocabulary(source: Path, target: Path) -> None:
     """Copy the files of a tokenizer; OpenAI's also under the names that transformers looks for."""
     for name in VOCABULARY:
         if (source / name).is_file():

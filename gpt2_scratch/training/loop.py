@@ -1,82 +1,113 @@
 """The training loop: for GPT-2 alone and for the captioner, killed at any moment and resumed.
 
-A batch is a function of the step's number, so the data position needs no memory of its own.
+A batch is a function of its number, so the data position needs no memory of its own.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, TextIO
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 from tqdm import tqdm
 
-from gpt2_scratch.training.checkpoint import load_checkpoint, save_checkpoint
-from gpt2_scratch.training.optim import Schedule, build_optimizers, rate_at, set_rate
-from weights.store import replacing
+from gpt2_scratch.generate import eval_mode
+from gpt2_scratch.training.checkpoint import (
+    BEST,
+    LAST,
+    Run,
+    check_space,
+    checkpoint_size,
+    load_checkpoint,
+    locked,
+    save_best,
+    save_checkpoint,
+)
+from gpt2_scratch.training.log import Table
+from gpt2_scratch.training.optim import build_optimizers, rate_at, set_rate
+from gpt2_scratch.training.settings import TrainingConfig as TrainingConfig
+from gpt2_scratch.training.stopping import Stopped, first_not_finite, noting_signals
 
 MOST_SKIPPED = 10  # steps in a row without a finite loss before the run stops
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+COLUMNS = ("step", "loss", "gradient_norm", "seconds", "tokens", "rate")
 Loss = tuple[torch.Tensor, torch.Tensor | int]
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How a run goes; `rates` are AdamW's, by prefix of the parameters' names.
-
-    `matrix_rate` gives the weight matrices to Muon at that rate. A batch is `batch` rows.
-    `warmup` is a share of the steps; `clip` bounds the norm of all gradients together.
-    """
-
-    steps: int
-    batch: int
-    rates: dict[str, float] = field(default_factory=lambda: {"": 3e-4})
-    matrix_rate: float | None = None
-    schedule: Schedule = "cosine"
-    warmup: float = 0.05
-    weight_decay: float = 0.01
-    betas: tuple[float, float] = (0.9, 0.98)
-    clip: float = 1.0
-    precision: Literal["fp32", "bf16"] = "bf16"
-    checkpoint_seconds: float = 60.0
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.steps < 1 or self.batch < 1:
-            raise ValueError(f"steps={self.steps}, batch={self.batch}: both must be 1 or more.")
-
-
-def open_log(folder: Path, done: int) -> TextIO:
-    """`log.csv` of a run, cut back to the steps done: what a killed run wrote after its last
-    checkpoint will be done, and written, again."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "log.csv"
-    lines = path.read_text("utf-8").splitlines() if done and path.is_file() else []
-    kept = lines[: done + 1] or ["step,loss,gradient_norm,seconds"]
-    with replacing(path) as temporary:
-        temporary.write_text("\n".join(kept) + "\n", "utf-8")
-    return path.open("a", encoding="utf-8")
+LossOf = Callable[[Any], Loss]
 
 
 def train(
     module: nn.Module,
-    loss_of: Callable[[Any], Loss],
+    loss_of: LossOf,
     batches: Callable[[int], Iterable[Any]],
     config: TrainingConfig,
     folder: Path,
     *,
     title: str = "training",
+    validation: Callable[[], Iterable[Any]] | None = None,
+    on_validation: Callable[[int, float], None] | None = None,
+    on_start: Callable[[int], None] | None = None,
 ) -> None:
     """Train `module` for `config.steps`; what `folder` holds of the same run is taken up again.
 
-    `loss_of(batch)` gives the sum of the losses and their number; `batches(step)` the batches from
-    that step on. `log.csv` keeps each step's loss. A step without a finite loss is skipped; 10 in a
-    row are a FloatingPointError.
+    `loss_of(batch)` gives the sum of the losses and their number; `batches(n)` the batches from
+    number n on, of which a step takes `accumulate`. `validation()` gives those never trained on.
+    SIGTERM and Ctrl-C: `Stopped`, after the step is done and saved.
     """
+    with locked(folder), noting_signals() as signals:
+        run = begin(module, config, title)
+        load_checkpoint(folder, run)
+        if run.step == 0:
+            (folder / BEST).unlink(missing_ok=True)  # of a run that came to no checkpoint
+        if run.step < config.steps:
+            check_space(folder / LAST, checkpoint_size(run))  # rather now than after an hour
+        if on_start is not None:
+            on_start(run.step)
+        module.train()
+
+        def validate() -> None:
+            if validation is not None:
+                loss = mean_loss(module, loss_of, validation(), config)
+                note_validation(folder, run, loss)
+                if on_validation is not None:
+                    on_validation(run.step, loss)
+
+        if run.step == 0:
+            validate()
+        began = saved = time.monotonic()
+        with (
+            Table(folder / "log.csv", COLUMNS, run.step) as log,
+            tqdm(total=config.steps, initial=run.step, desc=title, disable=None) as bar,
+        ):
+            for step in steps(run, loss_of, batches, config, title):
+                now = time.monotonic()
+                log.write({"step": run.step, **step._asdict(), "seconds": now - began})
+                speed = f"{step.tokens / (now - began):,.0f}/s"
+                bar.set_postfix(loss=f"{step.loss:.3f}", tokens=speed, refresh=False)
+                bar.update()
+                began = now
+                last = run.step == config.steps
+                if last or (config.validate_every and run.step % config.validate_every == 0):
+                    validate()
+                if signals or last or now - saved > config.checkpoint_seconds:
+                    log.flush()
+                    save_checkpoint(folder, run)
+                    saved = now
+                if signals and not last:
+                    raise Stopped(
+                        f"{title} stopped at step {run.step} of {config.steps}, which is saved in"
+                        f" {folder}. The same command goes on from there.",
+                        signals[0],
+                    )
+        module.eval()
+
+
+def begin(module: nn.Module, config: TrainingConfig, title: str) -> Run:
+    """A run at step 0, seeded."""
     torch.manual_seed(config.seed)
     optimizers = build_optimizers(
         module,
@@ -85,60 +116,138 @@ def train(
         betas=config.betas,
         matrix_rate=config.matrix_rate,
     )
-    settings = {k: v for k, v in asdict(config).items() if k != "checkpoint_seconds"}
-    identity = f"{title}: {settings}"
-    done = load_checkpoint(folder, module, optimizers, identity)
-    module.train()
-    with (
-        open_log(folder, done) as log,
-        tqdm(total=config.steps, initial=done, desc=title, disable=None) as bar,  # on a terminal
-    ):
-        began = saved = time.monotonic()
-        skipped = 0
-        remaining = range(done, config.steps)
-        for step, batch in zip(remaining, batches(done) if remaining else (), strict=False):
-            share = rate_at(step, config.steps, warmup=config.warmup, schedule=config.schedule)
-            set_rate(optimizers, share)
-            loss, norm = train_step(module, loss_of, batch, optimizers, config)
-            skipped = 0 if math.isfinite(loss) and math.isfinite(norm) else skipped + 1
-            if skipped == MOST_SKIPPED:
-                raise FloatingPointError(
-                    f"{title}: the loss or its gradient was not finite in {skipped} steps in a row,"
-                    f" the last of them step {step + 1}. Lower the rate, or train in fp32."
-                )
-            now = time.monotonic()
-            log.write(f"{step + 1},{loss:.6g},{norm:.6g},{now - began:.4g}\n")
-            bar.update()
-            bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
-            began = now
-            if step + 1 == config.steps or now - saved > config.checkpoint_seconds:
-                log.flush()
-                save_checkpoint(folder, step + 1, module, optimizers, identity)
-                saved = now
-    module.eval()
+    scaler = torch.amp.GradScaler(device_of(module).type, enabled=config.precision == "fp16")
+    return Run(config.identity(title), module, optimizers, scaler)
+
+
+class Step(NamedTuple):
+    """What one step came to: mean loss, the gradients' norm before clipping, how many losses."""
+
+    loss: float
+    gradient_norm: float
+    tokens: int
+    rate: float
+
+
+def steps(
+    run: Run,
+    loss_of: LossOf,
+    batches: Callable[[int], Iterable[Any]],
+    config: TrainingConfig,
+    title: str,
+) -> Iterator[Step]:
+    """Do the steps that are left, one a turn. A step without a finite loss changes nothing.
+
+    FloatingPointError after 10 such in a row, with the part of the module where it began.
+    """
+    left = run.step < config.steps
+    stream = iter(batches(run.step * config.accumulate) if left else ())
+    skipped = 0
+    while run.step < config.steps:
+        parts = list(islice(stream, config.accumulate))
+        if len(parts) < config.accumulate:
+            raise ValueError(
+                f"{title}: the batches ended at step {run.step} of {config.steps}."
+                " Give more of them, or fewer steps."
+            )
+        share = rate_at(run.step, config.steps, warmup=config.warmup, schedule=config.schedule)
+        set_rate(run.optimizers, share)
+        loss, norm, tokens = train_step(
+            run.module, loss_of, parts, run.optimizers, config, run.scaler
+        )
+        run.step += 1
+        finite = math.isfinite(loss) and math.isfinite(norm)
+        # In fp16 a gradient may overflow by its scale alone; then the scale was halved.
+        scaled = math.isfinite(loss) and run.scaler.is_enabled() and run.scaler.get_scale() >= 1
+        skipped = 0 if finite or scaled else skipped + 1
+        if skipped == MOST_SKIPPED:
+            raise FloatingPointError(
+                f"{title}: the loss or its gradient was not finite in {skipped} steps in a row, the"
+                f" last of them step {run.step}; {origin(run.module, loss_of, parts, config)}."
+                " Lower the rate, or train in fp32."
+            )
+        yield Step(loss, norm, tokens, run.optimizers[-1].param_groups[0]["lr"])
 
 
 def train_step(
     module: nn.Module,
-    loss_of: Callable[[Any], Loss],
-    batch: Any,
+    loss_of: LossOf,
+    parts: Sequence[Any],
     optimizers: list[torch.optim.Optimizer],
     config: TrainingConfig,
-) -> tuple[float, float]:
-    """Forward, backward, clip, step; the mean loss and the gradients' norm before clipping.
+    scaler: torch.amp.GradScaler,
+) -> tuple[float, float, int]:
+    """Forward and backward of each part, clip, step: mean loss, gradients' norm, number of losses.
 
-    Where either is not finite, no parameter changes.
+    The mean is over all losses of the step, however they are spread over its parts. Where loss or
+    norm is not finite, no parameter changes.
     """
     parameters = [p for p in module.parameters() if p.requires_grad]
-    bf16 = config.precision == "bf16"
-    with torch.autocast(parameters[0].device.type, torch.bfloat16, enabled=bf16):
-        total, count = loss_of(batch)
-        loss = total / count
-    loss.backward()
+    losses, counts = [], []
+    for part in parts:
+        with autocast(module, config):
+            total, count = loss_of(part)
+            losses.append(total.detach())
+            counts.append(count)
+            # How many the step has is not known yet: the first part's number stands for it.
+            loss = total / (counts[0] or 1)
+        scaler.scale(loss).backward()
+    number = int(sum(counts))
+    for optimizer in optimizers:
+        scaler.unscale_(optimizer)
+    if len(parts) > 1:
+        for parameter in parameters:
+            if parameter.grad is not None:
+                parameter.grad.mul_(counts[0] or 1).div_(number)
     norm = nn.utils.clip_grad_norm_(parameters, config.clip)
-    finite = bool(torch.isfinite(norm) & torch.isfinite(loss))
+    mean = torch.stack(losses).sum() / number
+    finite = bool(torch.isfinite(norm) & torch.isfinite(mean))
     for optimizer in optimizers:
         if finite:
             optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-    return loss.item(), norm.item()
+    scaler.update()
+    return mean.item(), norm.item(), number
+
+
+def origin(module: nn.Module, loss_of: LossOf, parts: Sequence[Any], config: TrainingConfig) -> str:
+    """Where in `module` these batches first give something that is not finite, in words."""
+    with autocast(module, config):
+        name = first_not_finite(module, lambda: [loss_of(part) for part in parts])
+    return f"it began in {name}" if name else "the outputs of all parts were finite"
+
+
+@torch.no_grad()
+def mean_loss(
+    module: nn.Module, loss_of: LossOf, batches: Iterable[Any], config: TrainingConfig
+) -> float:
+    """The mean loss over all losses of all `batches`, without dropout."""
+    total, number = 0.0, 0
+    with eval_mode(module), autocast(module, config):
+        for batch in batches:
+            loss, count = loss_of(batch)
+            total, number = total + loss.item(), number + int(count)
+    if not number:
+        raise ValueError("There is nothing to validate on. Give batches, or no validation.")
+    return total / number
+
+
+def note_validation(folder: Path, run: Run, loss: float) -> None:
+    """A row in `validation.csv`; the weights are kept where no trained step was better."""
+    with Table(folder / "validation.csv", ("step", "loss"), run.step - 1) as table:
+        table.write({"step": run.step, "loss": loss})
+    if run.step and loss < (math.inf if run.best is None else run.best[0]):  # never by NaN
+        run.best = (loss, run.step)
+        save_best(folder, run)
+
+
+def device_of(module: nn.Module) -> torch.device:
+    """Where a module is computed."""
+    return next(module.parameters()).device
+
+
+def autocast(module: nn.Module, config: TrainingConfig) -> torch.autocast:
+    """Inside, matrix products are computed in the run's precision."""
+    half = config.precision != "fp32"
+    dtype = DTYPES[config.precision] if half else torch.bfloat16  # which a disabled one never uses
+    return torch.autocast(device_of(module).type, dtype, enabled=half)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import nn
 
-Schedule = Literal["linear", "cosine", "constant"]
+from gpt2_scratch.training.settings import Schedule
 
 
 def parameter_groups(

@@ -1,0 +1,54 @@
+"""What a run writes of itself: tables with a row a step, cut back to where a killed run goes on."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TextIO
+
+from weights.store import replacing
+
+
+class Table:
+    """A CSV file whose first column is `step`; rows behind the step `done` are taken out.
+
+    What a killed run wrote after its last checkpoint will be done, and written, again. A table
+    begun with other columns keeps those it has.
+    """
+
+    def __init__(self, path: Path, columns: tuple[str, ...], done: int) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # A run that did not come to its first checkpoint begins anew, its table too.
+        lines = path.read_text("utf-8").splitlines() if done and path.is_file() else []
+        self.columns = tuple(lines[0].split(",")) if lines else columns
+        rows = (line.split(",") for line in lines[1:])
+        whole = (row for row in rows if len(row) == len(self.columns) and row[0].isdigit())
+        kept = [row for row in whole if int(row[0]) <= done]
+        with replacing(path) as temporary:
+            table = "".join(",".join(row) + "\n" for row in [self.columns, *kept])
+            temporary.write_text(table, "utf-8")
+        self.file: TextIO = path.open("a", encoding="utf-8", newline="")
+        self.writer = csv.DictWriter(
+            self.file, self.columns, extrasaction="ignore", lineterminator="\n"
+        )
+
+    def write(self, row: Mapping[str, float | int]) -> None:
+        """Add a row; numbers with six digits, the step whole."""
+        self.writer.writerow({k: v if isinstance(v, int) else f"{v:.6g}" for k, v in row.items()})
+
+    def flush(self) -> None:
+        """Bring the rows to the disk: a checkpoint must not be ahead of its table."""
+        self.file.flush()
+
+    def __enter__(self) -> Table:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.file.close()

@@ -1,0 +1,41 @@
+"""Gradient checkpointing: keep less in the forward pass and compute it again in the backward."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.checkpoint import checkpoint
+
+
+def recomputed(function: Callable[..., Any], *inputs: Any) -> Any:
+    """`function(*inputs)`, of which autograd keeps the inputs only (Chen et al. 2016).
+
+    The second time it draws the same dropout, so that the gradients are the very same.
+    """
+    if not torch.is_grad_enabled():
+        return function(*inputs)
+    return checkpoint(function, *inputs, use_reentrant=False)
+
+
+@contextmanager
+def recomputing(parts: Iterable[nn.Module]) -> Iterator[None]:
+    """Inside, each of `parts` (the blocks of a model) is recomputed in the backward pass.
+
+    Names, parameters and numbers stay as they are.
+    """
+    changed = list(parts)
+
+    def instead(forward: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *inputs: recomputed(forward, *inputs)
+
+    for part in changed:
+        part.__dict__["forward"] = instead(part.forward)
+    try:
+        yield
+    finally:
+        for part in changed:
+            del part.__dict__["forward"]
