@@ -32,6 +32,7 @@ COMMANDS = {
     "report": ("check", "Report", "write down a mistake that wasn't recognised"),
     "notebook": ("browse", "Notebook", "a chapter as an .ipynb"),
 }
+RUNNING = ("check", "watch", "run", "break", "graduate", "report")  # learners' code
 OUR_FAULT = 6
 
 
@@ -51,6 +52,10 @@ def run(arguments: Sequence[str]) -> int:
     name, *rest = arguments
     if name not in COMMANDS:
         raise ValueError(f"There is no command {name!r}. There are: {', '.join(COMMANDS)}.")
+    if name in RUNNING and not {"-h", "--help"} & set(rest):
+        from chapters.runner.client import start_early
+
+        start_early()
     import tyro
 
     module, kind, _ = COMMANDS[name]

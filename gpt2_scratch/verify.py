@@ -31,7 +31,12 @@ from weights.verdict import Diagnosis, Report
 THIS = "this model"
 REFERENCE = "a reference of its own, in plain numpy and float64, which reads the files itself"
 SAYS = {mistake.name: mistake.says for mistake in MISTAKES} | SETTINGS
-WAYS = ("fused.logits", "cached.logits", "padded.logits")
+# The same logits on other ways, and what it means if such a one alone is wrong.
+WAYS = {
+    "fused.logits": "Only attention='sdpa' is wrong: look at fused_attention.",
+    "cached.logits": "Only going on from a cache is wrong: look at positions, mask and KVCache.",
+    "padded.logits": "Only padding on the left is wrong: look at positions and mask.",
+}
 Dtype = Literal["float32", "float16", "bfloat16"]
 
 
@@ -172,7 +177,8 @@ def judge(
         for whose, arrays in sides.items():
             found = diagnose(raw, ids, arrays, exact, allowed)
             if found.steps or found.until:
-                diagnoses.append(Diagnosis(whose, found.steps, found.until, says=SAYS))
+                note = "" if found.steps else WAYS.get(found.until or "", "")
+                diagnoses.append(Diagnosis(whose, found.steps, found.until, note, SAYS))
     against = REFERENCE if theirs is None else name
     notes = [f"{len(ids)} x {ids.shape[1]} tokens"]
     if dtype in ("float16", "bfloat16"):

@@ -12,6 +12,7 @@ from helpers import random_model
 from torch import nn
 
 import gpt2_scratch.loader
+import gpt2_scratch.model as model_file
 from gpt2_scratch.loader import load_gpt2, save_gpt2
 from gpt2_scratch.mistakes import MISTAKES, rebound
 from gpt2_scratch.model import GPT2
@@ -182,6 +183,16 @@ def test_blocks_that_were_read_in_the_order_of_their_names(tmp_path: Path) -> No
     assert report.first_failed == "layer02.resid"
     assert report.diagnosis is not None
     assert report.diagnosis.names == ("blocks-sorted-as-strings",)
+
+
+def test_the_fused_path_is_walked_too(tiny_a: Path) -> None:
+    def wrong(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *_: object) -> torch.Tensor:
+        return nn.functional.scaled_dot_product_attention(q, k, v)  # sees the future
+
+    with rebound(model_file, "fused_attention", wrong):
+        report = verify(tiny_a / "openai")
+    assert report.code == 1 and report.first_failed == report.first_jump == "fused.logits"
+    assert "look at fused_attention" in str(report)
 
 
 def test_several_mistakes_are_named_one_after_the_other(tiny_a: Path) -> None:

@@ -108,7 +108,7 @@ class _Bundle:
                         f"`{bound}` is in {before} and in {origin}: in one file they would be one."
                         " Give one of them another name."
                     )
-            part = ast.get_source_segment(text, node) or ""
+            part = stub.text_of(text, node)
             if part not in self.parts:
                 self.parts.append(part)
 

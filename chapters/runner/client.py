@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import linecache
 import os
@@ -21,11 +22,38 @@ from chapters.runner.workspace import TREE, Workspace
 CHECK = "chapters.runner.judge:check_job"
 
 
+_early: list[subprocess.Popen[bytes]] = []
+
+
+def start_early() -> None:
+    """Start the process that a `Server` will want, so that torch is imported meanwhile."""
+    if not _early and hasattr(os, "fork"):
+        _early.append(_start())
+        atexit.register(_kill_unwanted)
+
+
+def _kill_unwanted() -> None:
+    for process in _early:
+        process.kill()
+
+
+def _start() -> subprocess.Popen[bytes]:
+    paths = [str(TREE), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return subprocess.Popen(
+        # -P: the current folder, most likely the learner's, is no place to import from
+        [sys.executable, "-P", "-B", "-m", "chapters.runner.server"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
 class Server:
-    """`with Server() as server: server.ask({...})`: the process starts with the first question."""
+    """`with Server() as server: server.ask({...})`: the process that runs learners' code."""
 
     def __init__(self) -> None:
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process = _early.pop() if _early else None
 
     def start(self) -> subprocess.Popen[bytes]:
         if self.process is None:
@@ -34,15 +62,7 @@ class Server:
                     "Learners' code runs in a fork, which this system doesn't have."
                     " Use Linux, macOS, or on Windows the Windows Subsystem for Linux."
                 )
-            paths = [str(TREE), *filter(None, [os.environ.get("PYTHONPATH")])]
-            self.process = subprocess.Popen(
-                # -P: the current folder, most likely the learner's, is no place to import from
-                [sys.executable, "-P", "-B", "-m", "chapters.runner.server"],
-                env=os.environ | {"PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-            )
+            self.process = _start()
         return self.process
 
     def __enter__(self) -> Server:
@@ -51,15 +71,12 @@ class Server:
     def __exit__(self, *_: object) -> None:
         if self.process is None:
             return
+        self.process.kill()  # it may still be importing torch, for nothing
         for stream in (self.process.stdin, self.process.stdout, self.process.stderr):
             if stream:
                 with suppress(BrokenPipeError):
                     stream.close()
-        try:
-            self.process.wait(1)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
+        self.process.wait()
 
     def ask(self, request: dict[str, Any]) -> dict[str, Any]:
         """The answer to one request; {"fault": ...} where the server itself is gone."""

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import linecache
 import re
-import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from chapters.runner.compare import Difference, isclose, tensors_in
-from chapters.runner.diagnose import Mistakes, partly, tells
+from chapters.runner.compare import Difference, tensors_in
+from chapters.runner.diagnose import Mistakes, tells
 from chapters.runner.exercise import Exercise
 from chapters.runner.outcome import Outcome, Stage
 from chapters.runner.run import Run
 from chapters.runner.swap import PackageUsedError
-from chapters.runner.trace import Made, alike, culprits, record
+from chapters.runner.trace import record
+from chapters.runner.where import at, place, point
 
 # What torch's own messages mean, where the exercise doesn't know better.
 EXCEPTIONS = {
@@ -151,7 +149,7 @@ def wrong(
     if finding.kind in ("none", "unsteady"):
         return
     if run.error is None:
-        where(outcome, exercise, answer, mistakes, i, finding)
+        place(outcome, exercise, answer, mistakes, i, finding)
     if finding.kind == "mutates":
         return
     order = sorted(range(len(runs)), key=lambda each: each not in findings)
@@ -195,7 +193,7 @@ def gradient(
                 tensor.requires_grad_()
         recorder, _ = record(lambda: exercise.use(answer, *inputs), outcome.file, gradients=True)
         cut = [made for made in recorder.made if made.cuts]
-        outcome.where += [f"{_at(outcome.file, made)} cuts the graph" for made in cut[:1]]
+        outcome.where += [f"{at(outcome.file, made.line)} cuts the graph" for made in cut[:1]]
 
 
 def name_mistakes(outcome: Outcome, exercise: Exercise, found: Sequence[tuple[str, ...]]) -> None:
@@ -217,85 +215,6 @@ def name_mistakes(outcome: Outcome, exercise: Exercise, found: Sequence[tuple[st
         outcome.diagnosis = f"your output equals each of these: {'; or '.join(ways)}."
     outcome.think = exercise.knobs[first[0]].think
     outcome.text = exercise.knobs[first[0]].text
-
-
-def where(
-    outcome: Outcome,
-    exercise: Exercise,
-    answer: Callable[..., Any],
-    mistakes: Mistakes,
-    i: int,
-    finding: Difference,
-) -> None:
-    """The last step that was right, and the first line that made something no right way makes."""
-    if not outcome.file:
-        return
-    probe = exercise.probes[i]
-    recorder, output = record(lambda: exercise.use(answer, *probe.inputs()), outcome.file)
-    if finding.kind == "mutates":
-        outcome.where += [
-            f"{_at(outcome.file, made)} writes into it" for made in recorder.changes[:1]
-        ]
-        return
-    if not recorder.made:
-        return
-    guilty = culprits(recorder, output, mistakes.rights(i))
-    steps = mistakes.steps(i)
-    first = min((made.line for made in guilty), default=None)
-    last = None
-    for made in recorder.made:
-        if first is None or made.line <= first:
-            for name, step in steps.items():
-                if any(alike(each, step) for each in made.makes):
-                    last = (made.line, name)
-    if last:
-        outcome.where.append(f"line {last[0]} made {last[1]}: right")
-        order = list(steps)
-        following = order[order.index(last[1]) + 1 :]
-        seen = [t for made in recorder.made for t in made.makes]
-        for name in following[:1]:
-            if not any(alike(each, steps[name]) for each in seen):
-                outcome.where.append(f"the next step, {name}, does not appear")
-    told: list[int] = []
-    for made in guilty:
-        if made.line not in told and len(told) < 2:
-            told.append(made.line)
-            says = f"{_at(outcome.file, made)} reads right numbers and makes what no right way has"
-            outcome.where.append(says + _how_far(made, steps))
-
-
-def _how_far(made: Made, steps: dict[str, Tensor]) -> str:
-    """The step that this is most of, and along which axis it isn't."""
-    best, share = "", 0.2
-    for name, step in steps.items():
-        for mine in made.makes:
-            if mine.shape == step.shape and mine.is_floating_point() == step.is_floating_point():
-                a, b = mine.double(), step.double()
-                same = float(isclose(a, b, rtol=1e-9, atol=1e-9).double().mean())
-                parts = partly(a, b, (), 1e-9)
-                if share < same < 1 and parts:
-                    best, share = f" ({name}: {parts[0]})", same
-    return best
-
-
-def _at(path: str, made: Made) -> str:
-    text = linecache.getline(path, made.line).strip()
-    return f"line {made.line}, `{text[:90]}`," if text else f"line {made.line}"
-
-
-def point(outcome: Outcome, error: BaseException) -> None:
-    """The innermost line of the learner's file that the error passed through."""
-    if isinstance(error, SyntaxError) and error.filename == outcome.file:
-        outcome.where.append(f"line {error.lineno}")
-        return
-    frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename == outcome.file
-    ]
-    if frames:
-        text = linecache.getline(outcome.file, frames[-1].lineno or 0).strip()
-        outcome.where.append(f"line {frames[-1].lineno}, `{text[:90]}`")
 
 
 def _out_of_memory(error: BaseException) -> bool:

@@ -1,6 +1,6 @@
 """Tests of an exercise's test: every mistake caught and named, every right answer let through.
 
-`python -m chapters.runner.gate 4.4` while writing; the tests and the README's table use `gate`.
+`python -m chapters.runner.gate 4.4` while writing; `... --readme README.md` for the table there.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from chapters.runner.exercise import Exercise
 from chapters.runner.judge import judge
 from chapters.runner.mutants import mutants
 from chapters.runner.outcome import Outcome
+
+MARKS = ("<!-- the gate's table -->", "<!-- its end -->")
 
 
 @dataclass
@@ -259,12 +261,29 @@ def table(scores: list[Score]) -> str:
     return "\n".join(rows) + "\n"
 
 
+def put_into(readme: Path, text: str) -> None:
+    """Replace what stands between the two marks of a Markdown file."""
+    before, mark, rest = readme.read_text("utf-8").partition(MARKS[0])
+    _, end, after = rest.partition(MARKS[1])
+    if not (mark and end):
+        raise ValueError(f"{readme} lacks {' and '.join(MARKS)}. Put them where the table belongs.")
+    readme.write_text(f"{before}{mark}\n{text}{end}{after}", "utf-8")
+
+
 def main(arguments: list[str], write: Callable[[str], Any] = sys.stdout.write) -> int:
-    """Print the problems and the table of the exercises named, or of all."""
+    """Print the problems and the table of the exercises named, or of all.
+
+    `--readme README.md` as the first two puts the table of all into that file as well.
+    """
+    readme = None
+    if arguments[:1] == ["--readme"]:
+        readme, arguments = Path(arguments[1]), []
     scores = [gate(entry) for key in arguments or ["all"] for entry in select(key)]
     for score in scores:
         write("".join(f"{score.id} {score.name}: {problem}\n" for problem in score.problems))
     write(table(scores))
+    if readme is not None:
+        put_into(readme, table(scores))
     return int(any(score.problems for score in scores))
 
 

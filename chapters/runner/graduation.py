@@ -13,6 +13,7 @@ from typing import Any
 from chapters.runner import explain, swap
 from chapters.runner.catalog import Entry, entries
 from chapters.runner.outcome import Outcome
+from chapters.runner.where import point
 from chapters.runner.workspace import TREE
 
 GOLDEN = TREE / "weights" / "embedded" / "golden" / "tiny-a"
@@ -50,7 +51,7 @@ def job(request: dict[str, Any], phase: Callable[[str], Any]) -> dict[str, Any]:
             outcome.says = [explain.one_line(error)]
             for key, file in request["passed"].items():
                 outcome.file = file
-                explain.point(outcome, error)
+                point(outcome, error)
                 if outcome.where:
                     outcome.id, outcome.name = key, find(key).name
                     break

@@ -172,8 +172,11 @@ def _beyond(
 def from_file(answer: Any, path: str) -> bool:
     """Whether the code of a function, or of a class's own methods, stands in that file."""
     if isinstance(answer, type):
-        own = [f for f in vars(answer).values() if inspect.isfunction(inspect.unwrap(f))]
-        return bool(own) and all(from_file(f, path) for f in own)
+        found = [inspect.unwrap(each) for each in vars(answer).values() if callable(each)]
+        codes = [each.__code__ for each in found if inspect.isfunction(each)]
+        # What a decorator such as dataclass writes has no file: "<string>".
+        files = {code.co_filename for code in codes if not code.co_filename.startswith("<")}
+        return files == {path}
     code = getattr(inspect.unwrap(answer), "__code__", None)
     return code is not None and code.co_filename == path
 

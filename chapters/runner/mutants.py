@@ -33,6 +33,7 @@ TURNS = ("transpose", "permute", "movedim", "contiguous", "clamp", "masked_fill"
 def mutants(text: str) -> Iterator[tuple[str, int, str]]:
     """(what was changed, its line, the changed source) of one function or class."""
     tree = ast.parse(text)
+    made = {ast.unparse(tree)}
     places = [node for node in ast.walk(tree) if not isinstance(node, ast.Load | ast.Store)]
     for index, node in enumerate(places):
         for number, (says, _) in enumerate(_changes(node)):
@@ -42,7 +43,8 @@ def mutants(text: str) -> Iterator[tuple[str, int, str]]:
             _Replace(twins[index], new).visit(changed)
             ast.fix_missing_locations(changed)
             source = ast.unparse(changed)
-            if source != ast.unparse(tree):
+            if source not in made:
+                made.add(source)
                 yield f"{getattr(node, 'lineno', 0)}: {says}", getattr(node, "lineno", 0), source
 
 

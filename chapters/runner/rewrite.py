@@ -23,7 +23,7 @@ def alternatives(entry: Entry) -> list[str]:
         if isinstance(node, ast.Name)
     ]
     found = [stub.definition(tree, name) for name in names]
-    return [ast.get_source_segment(text, node) or "" for node in found if node is not None]
+    return [stub.text_of(text, node) for node in found if node is not None]
 
 
 def difference(workspace: Workspace, entry: Entry) -> list[str]:
@@ -44,7 +44,7 @@ def upstream(workspace: Workspace, entry: Entry) -> list[str]:
             f" Run: python -m chapters start {entry.number}"
         )
     node = stub.definition(ast.parse(first), entry.name)
-    old = ast.get_source_segment(first, node) or "" if node else ""
+    old = stub.text_of(first, node) if node else ""
     return _lines(old, stub.stub_text(entry), "stub then", "stub now")
 
 
@@ -103,4 +103,4 @@ def function_text(entry: Entry, path: Path) -> str:
         return "\n".join(found.says)
     others = {each.name for each in entries(entry.number)}
     nodes = stub.closure(found.tree, entry.name, others)
-    return "\n\n".join(ast.get_source_segment(found.text, node) or "" for node in nodes)
+    return "\n\n".join(stub.text_of(found.text, node) for node in nodes)

@@ -53,6 +53,11 @@ def solution(entry: Entry) -> tuple[str, str, Definition]:
 def solution_text(entry: Entry) -> str:
     """The solution as it stands in its file, comments and all."""
     _, text, node = solution(entry)
+    return text_of(text, node)
+
+
+def text_of(text: str, node: ast.stmt) -> str:
+    """A statement as it stands in `text`, decorators and all."""
     return _lines(text, _first(node), node.end_lineno or node.lineno)
 
 

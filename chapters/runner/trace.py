@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode, resolve_name
 
-from chapters.runner.compare import close, isclose, tensors_in
+from chapters.runner.compare import close, tensors_in
 
 MOST = 4000  # operations, then it is a loop whose steps tell nothing
 LARGE = 100_000  # numbers in a tensor
+BLANK = ("zeros_like", "ones_like", "full_like")
 
 
 @dataclass(eq=False)
@@ -96,7 +97,7 @@ def culprits(recorder: Recorder, output: Any, rights: Sequence[Tensor]) -> list[
     """The operations behind a wrong output that read only right things and made a wrong one."""
     known = _Known(rights)
     for each in recorder.made:
-        each.right = all(known.has(t) for t in each.makes) or not each.reads
+        each.right = _is_right(each, known)
     waiting: list[Made | None] = [recorder.maker(t) for _, t in tensors_in(output)]
     found: list[Made] = []
     seen: set[Made] = set()
@@ -109,7 +110,22 @@ def culprits(recorder: Recorder, output: Any, rights: Sequence[Tensor]) -> list[
         waiting += wrong
         if not wrong:
             found.append(made)
+    if not found:  # right numbers, put together wrongly in the end
+        found = [made for _, t in tensors_in(output) if (made := recorder.maker(t))]
     return sorted(found, key=recorder.made.index)
+
+
+def _is_right(made: Made, known: _Known) -> bool:
+    """What is made of nothing is; of what is filled piece by piece, each piece must be."""
+    if not made.reads or made.name.startswith(("new_", "empty")) or made.name in BLANK:
+        return True
+    if made.name != "__setitem__":
+        return all(known.has(tensor) for tensor in made.makes)
+    written = made.reads[1:]
+    before = made.sources[:1]
+    return all(source is None or source.right for source in before) and all(
+        known.has(tensor) for _, tensor in written
+    )
 
 
 class _Known:
@@ -122,13 +138,13 @@ class _Known:
                 self.by_size.setdefault(tensor.numel(), []).append(tensor.detach())
 
     def has(self, tensor: Tensor) -> bool:
-        if any(alike(tensor, right) for right in self.by_size.get(tensor.numel(), ())):
-            return True
         size = tensor.numel()
+        if any(alike(tensor, right) for right in self.by_size.get(size, ())):
+            return True
         return any(
-            _row_of(tensor, right)
+            _part_of(tensor, right)
             for other, group in self.by_size.items()
-            if other > size > 0 and other % size == 0
+            if other > size > 0
             for right in group
         )
 
@@ -147,16 +163,20 @@ def alike(a: Tensor, b: Tensor, tolerance: float = 1e-9) -> bool:
     return close(values, b.double().reshape(-1).sort().values, tolerance)
 
 
-def _row_of(part: Tensor, whole: Tensor) -> bool:
-    """Whether `part` is a row or a column of `whole`, or several that lie together."""
-    if part.dtype == torch.bool or whole.dtype == torch.bool or not whole.is_floating_point():
+def _part_of(part: Tensor, whole: Tensor) -> bool:
+    """Whether every number of `part` is one of `whole`; 0, 1 and what isn't finite say nothing."""
+    if not (part.is_floating_point() and whole.is_floating_point()):
         return False
-    flat = part.double().reshape(-1)
-    for each in (whole, whole.mT if whole.dim() > 1 else whole):
-        rows = each.double().reshape(-1, flat.numel())
-        if isclose(rows, flat, rtol=1e-9, atol=1e-9).all(1).any():
-            return True
-    return False
+    values = part.double().reshape(-1)
+    values = values[values.isfinite() & (values != 0) & (values != 1)]
+    if not values.numel():
+        return False
+    among = whole.double().reshape(-1).sort().values
+    above = torch.searchsorted(among, values).clamp(max=among.numel() - 1)
+    near = torch.minimum(
+        (among[above] - values).abs(), (among[(above - 1).clamp(min=0)] - values).abs()
+    )
+    return bool((near <= 1e-9 * (1 + values.abs())).all())
 
 
 def _squeezed(tensor: Tensor) -> list[int]:
