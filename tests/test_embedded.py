@@ -60,7 +60,6 @@ def test_the_card_reaches_the_facts_that_are_required():
     assert on_card("facts F1") >= 0.98
 
 
-@pytest.mark.xfail(reason="0.883 so far: see the card; strict, so red once it is reached")
 def test_the_card_reaches_the_exact_match_that_is_required():
     assert on_card("exact match") >= 0.90
 
