@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2_scratch.config import PRESETS, GPT2Config
-from gpt2_scratch.tokenizer import BPETokenizer, Tokenizer, gpt2_tokenizer
+from gpt2_scratch.tokenizer import BPETokenizer, Tokenizer, gpt2_files, gpt2_tokenizer
 from weights.cache import locate
 from weights.store import CONFIG, embedded, read_json
 from weights.tensor_files import (
@@ -135,7 +135,7 @@ def load_tokenizer(folder: Path, n_vocab: int) -> Tokenizer:
     tokenizer: Tokenizer
     if has_own_tokenizer(folder):
         tokenizer = BPETokenizer.load(folder)
-    elif (folder / "encoder.json").is_file() and (folder / "vocab.bpe").is_file():
+    elif gpt2_files(folder):
         tokenizer = BPETokenizer.gpt2(folder)
     elif n_vocab == N_VOCAB:
         try:
@@ -145,8 +145,8 @@ def load_tokenizer(folder: Path, n_vocab: int) -> Tokenizer:
     else:
         raise FileNotFoundError(
             f"{folder} holds no tokenizer, and GPT-2's has {N_VOCAB} tokens where this model has"
-            f" {n_vocab}. Copy its encoder.json and vocab.bpe there, or what BPETokenizer.save"
-            " wrote."
+            f" {n_vocab}. Copy its encoder.json and vocab.bpe (or vocab.json and merges.txt)"
+            " there, or what BPETokenizer.save wrote."
         )
     if len(tokenizer) > n_vocab:
         raise ValueError(

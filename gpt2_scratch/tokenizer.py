@@ -1,40 +1,23 @@
-"""Text to token ids and back: GPT-2's byte-level byte-pair encoding by hand, and tiktoken's.
+"""The tokenizers of this project, and where their vocabularies are: our own BPE's, and tiktoken's.
 
-Every text becomes UTF-8 bytes, cut into pieces (about a word each) that no token crosses. Inside
-a piece, neighbouring tokens are merged, the earliest-learned pair first, until none is left.
-Ids: 0..255 the bytes, then one for each merge in the order learned, last the end token.
+How text is cut and merged is in `bpe.py`; here that is remembered, refused, loaded and saved.
 """
 
-import heapq
 import json
 import os
 import threading
 import warnings
-from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
-import regex
+from gpt2_scratch.bpe import END, Codec, bytes_to_unicode, pretokenize, train_bpe
+from weights.cache import model_folder
 
-END = "<|endoftext|>"
 KIND = "byte-level BPE"  # of tokenizer.json
-
-# GPT-2's cut: an English contraction | letters | digits | anything else, each of these three with
-# at most one space before it | white space, which leaves its last character to the next word.
-PIECE = regex.compile(r"'(?:s|t|re|ve|m|ll|d)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+")
-
-# GPT-2's vocabulary files write each byte as one visible character: a visible Latin-1 byte as
-# itself, the others as the characters from 256 on (a space is "Ġ"). Byte ids follow this order.
-_VISIBLE = [b for b in range(256) if chr(b).isprintable() and chr(b) != " "]
-_BYTES = _VISIBLE + [b for b in range(256) if b not in _VISIBLE]  # id -> byte
-_LETTER = [chr(b) for b in _VISIBLE] + [chr(256 + i) for i in range(256 - len(_VISIBLE))]
-_BYTE_ID = {byte: i for i, byte in enumerate(_BYTES)}
-
 _CACHED_PIECES = 2**16  # some 10 MB; English rarely has more different words
 
-Pair = tuple[int, int]
+Pair = tuple[bytes, bytes]  # two tokens that are merged
 
 
 class Tokenizer(Protocol):
@@ -48,112 +31,63 @@ class Tokenizer(Protocol):
     def decode(self, ids: Sequence[int]) -> str: ...
 
 
-class BPETokenizer:
-    """Byte-level BPE by its merges: `merges[i]` is the pair of ids that becomes id 256 + i."""
+class BPETokenizer(Codec):
+    """A codec that remembers pieces, refuses what is no text or no id, learns, and has files."""
 
     def __init__(self, merges: Sequence[Pair]) -> None:
-        self.merges = {pair: 256 + i for i, pair in enumerate(merges)}
-        self.end = 256 + len(merges)
-        self.n_vocab = self.end + 1
-        self._bytes = [bytes([byte]) for byte in _BYTES]
-        for first, second in merges:
-            self._bytes.append(self._bytes[first] + self._bytes[second])
-        self._bytes.append(END.encode())
+        super().__init__(merges)
+        self.n_vocab = len(self.tokens)
         self._cache: dict[str, list[int]] = {}
 
     def __len__(self) -> int:
         return self.n_vocab
 
+    @property
+    def merges(self) -> list[Pair]:
+        return list(self.ranks)
+
     def encode(self, text: str) -> list[int]:
         """The ids of `text`; `<|endoftext|>` in it is ordinary text, never the end token."""
         ids: list[int] = []
-        for piece in PIECE.findall(text):
-            merged = self._cache.get(piece)
-            if merged is None:
+        for piece in pretokenize(text):
+            known = self._cache.get(piece)
+            if known is None:
                 if len(self._cache) >= _CACHED_PIECES:
                     self._cache.clear()
-                merged = self._cache[piece] = self._merge(_utf8(piece))
-            ids += merged
+                # a piece by itself is cut into no more pieces
+                known = self._cache[piece] = super().encode(_without_surrogates(piece))
+            ids += known
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of `ids`; bytes that are no whole character (a cut emoji) become U+FFFD."""
         _check_ids(ids, self.n_vocab)
-        return b"".join(self._bytes[i] for i in ids).decode("utf-8", errors="replace")
-
-    def _merge(self, piece: bytes) -> list[int]:
-        """Merge the earliest-learned neighbouring pair, the leftmost first, until none is left.
-
-        The tokens are a linked list, the mergeable pairs a heap: n log n for a piece of n bytes.
-        """
-        n = len(piece)
-        ids = [_BYTE_ID[byte] for byte in piece]
-        before, after = list(range(-1, n - 1)), list(range(1, n + 1))
-        pairs = enumerate(pairwise(ids))
-        heap = [(self.merges[pair], left) for left, pair in pairs if pair in self.merges]
-        heapq.heapify(heap)
-        while heap:
-            merged, left = heapq.heappop(heap)
-            right = after[left]
-            if right == n or self.merges.get((ids[left], ids[right])) != merged:
-                continue  # one of the two was merged with another neighbour meanwhile
-            ids[left], ids[right] = merged, -1
-            after[left] = following = after[right]
-            if following < n:
-                before[following] = left
-            for a, b in (before[left], left), (left, following):
-                if a >= 0 and b < n and (ids[a], ids[b]) in self.merges:
-                    heapq.heappush(heap, (self.merges[ids[a], ids[b]], a))
-        return [i for i in ids if i >= 0]
+        return super().decode(ids)
 
     @classmethod
     def train(cls, texts: Iterable[str], vocab_size: int) -> "BPETokenizer":
         """Learn merges from `texts` until there are `vocab_size` ids, bytes and end included.
 
-        Each step merges the most frequent pair; of equally frequent ones the smallest ids. Warns
-        and stops early when every piece is one token. Pieces are counted once, not each time.
+        Warns and stops early when every piece is one token.
         """
         if vocab_size < 257:
             raise ValueError(f"vocab_size={vocab_size}; the 256 bytes and the end need 257.")
-        pieces = Counter(piece for text in texts for piece in PIECE.findall(text))
-        words = [[_BYTE_ID[byte] for byte in _utf8(piece)] for piece in pieces]
-        counts = list(pieces.values())
-        total: Counter[Pair] = Counter()  # how often a pair stands in the texts
-        where: defaultdict[Pair, set[int]] = defaultdict(set)  # and in which words
-        for i, word in enumerate(words):
-            for pair in pairwise(word):
-                total[pair] += counts[i]
-                where[pair].add(i)
-
-        merges: list[Pair] = []
-        while 257 + len(merges) < vocab_size:
-            if not total:
-                warnings.warn(
-                    f"No pair is left to merge: the vocabulary has {257 + len(merges)} ids, "
-                    f"not {vocab_size}. Give more text or a smaller vocab_size.",
-                    stacklevel=2,
-                )
-                break
-            best = min(total, key=lambda pair: (-total[pair], pair))
-            for i in where.pop(best):
-                for pair in pairwise(words[i]):
-                    total[pair] -= counts[i]
-                    if not total[pair]:
-                        del total[pair]
-                words[i] = _replace(words[i], best, 256 + len(merges))
-                for pair in pairwise(words[i]):
-                    total[pair] += counts[i]
-                    where[pair].add(i)
-            merges.append(best)
-        return cls(merges)
+        tokenizer = cls(train_bpe(map(_without_surrogates, texts), vocab_size - 257))
+        if len(tokenizer) < vocab_size:
+            warnings.warn(
+                f"No pair is left to merge: the vocabulary has {len(tokenizer)} ids, "
+                f"not {vocab_size}. Give more text or a smaller vocab_size.",
+                stacklevel=2,
+            )
+        return tokenizer
 
     def save(self, folder: str | Path) -> None:
         """Write `tokenizer.json`: the merges, one a line, in GPT-2's visible letters."""
-        letters = _letters(self.merges)
+        letters = dict(zip(self.tokens, _letters(self.tokens), strict=True))
         content = {
             "kind": KIND,
             "n_vocab": self.n_vocab,
-            "merges": [f"{letters[first]} {letters[second]}" for first, second in self.merges],
+            "merges": [f"{letters[first]} {letters[second]}" for first, second in self.ranks],
         }
         path = Path(folder) / "tokenizer.json"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -184,12 +118,15 @@ class BPETokenizer:
         """GPT-2's vocabulary, from `encoder.json` and `vocab.bpe` of OpenAI's release.
 
         Looks in `folder`, or without one in TIKTOKEN_CACHE_DIR, then in the weights cache.
+        Hugging Face's `vocab.json` and `merges.txt`, the same files, will do.
         """
         encoder, merges = _find_gpt2_files(folder)
-        _version, *lines = merges.read_text("utf-8").rstrip("\n").split("\n")
+        lines = merges.read_text("utf-8").rstrip("\n").split("\n")
+        if lines[0].startswith("#version"):
+            del lines[0]
         tokenizer = cls(_parse_merges(lines, merges))
-        expected = {letters: i for i, letters in enumerate(_letters(tokenizer.merges))}
-        if _read_json(encoder) != {**expected, END: tokenizer.end}:
+        letters = _letters(tokenizer.tokens[: tokenizer.end])
+        if _read_json(encoder) != {each: i for i, each in enumerate([*letters, END])}:
             raise ValueError(
                 f"{encoder} and {merges} are not of one vocabulary: the merges make other ids. "
                 "Fetch both files again."
@@ -209,7 +146,7 @@ class TiktokenGPT2:
         return self.n_vocab
 
     def encode(self, text: str) -> list[int]:
-        _utf8(text)  # tiktoken turns lone surrogates into U+FFFD without a word
+        _without_surrogates(text)  # tiktoken turns lone surrogates into U+FFFD without a word
         ids: list[int] = self._encoding.encode_ordinary(text)
         return ids
 
@@ -255,36 +192,45 @@ _TIKTOKEN_NAMES = (
 )
 
 
+# OpenAI's names, Hugging Face's, tiktoken's: of the same two files.
+_GPT2_NAMES = (("encoder.json", "vocab.bpe"), ("vocab.json", "merges.txt"), _TIKTOKEN_NAMES)
+
+
+def gpt2_files(folder: Path) -> tuple[Path, Path] | None:
+    """The two files of GPT-2's vocabulary in a folder, (ids, merges), if both are there."""
+    for names in _GPT2_NAMES:
+        ids, merges = (folder / name for name in names)
+        if ids.is_file() and merges.is_file():
+            return ids, merges
+    return None
+
+
 def _find_gpt2_files(folder: str | Path | None) -> tuple[Path, Path]:
     if folder is not None:
         folders = [Path(folder)]
     else:
-        cache = os.environ.get("GPT2_SCRATCH_CACHE") or "~/.cache/gpt2-scratch"
-        folders = [Path(cache).expanduser() / "gpt2-vocab"]
+        folders = [model_folder("gpt2-vocab")]
         if tiktoken_cache := os.environ.get("TIKTOKEN_CACHE_DIR"):
             folders.insert(0, Path(tiktoken_cache).expanduser())
     for place in folders:
-        for names in ("encoder.json", "vocab.bpe"), _TIKTOKEN_NAMES:
-            encoder, merges = (place / name for name in names)
-            if encoder.is_file() and merges.is_file():
-                return encoder, merges
+        if found := gpt2_files(place):
+            return found
     raise FileNotFoundError(
-        f"{' and '.join(map(str, folders))} hold no GPT-2 vocabulary (encoder.json and vocab.bpe). "
-        "Put the two files there, or set TIKTOKEN_CACHE_DIR to tiktoken's cache."
+        f"{' and '.join(map(str, folders))} hold no GPT-2 vocabulary (encoder.json and vocab.bpe, "
+        "or vocab.json and merges.txt). Run: python -m weights fetch gpt2-vocab, or set "
+        "TIKTOKEN_CACHE_DIR to tiktoken's cache."
     )
 
 
-def _letters(merges: Iterable[Pair]) -> list[str]:
-    """Each id but the end token in GPT-2's visible letters."""
-    letters = list(_LETTER)
-    for first, second in merges:
-        letters.append(letters[first] + letters[second])
-    return letters
+def _letters(tokens: Iterable[bytes]) -> list[str]:
+    """Each token in GPT-2's visible letters."""
+    letter = bytes_to_unicode()
+    return ["".join([letter[byte] for byte in token]) for token in tokens]
 
 
 def _parse_merges(lines: Sequence[str], path: Path) -> list[Pair]:
-    """`"Ġ t"` -> the pair of ids, for each line; both halves must have been made before."""
-    known = {letter: i for i, letter in enumerate(_LETTER)}
+    """`"Ġ t"` -> the pair of tokens, for each line; both must have been made before."""
+    known = {letter: bytes([byte]) for byte, letter in bytes_to_unicode().items()}
     merges: list[Pair] = []
     for line in lines:
         first, _, second = str(line).partition(" ")
@@ -294,19 +240,8 @@ def _parse_merges(lines: Sequence[str], path: Path) -> list[Pair]:
                 "merges make, which together are a new one. The file is damaged: get it again."
             )
         merges.append((known[first], known[second]))
-        known[first + second] = len(known)
+        known[first + second] = known[first] + known[second]
     return merges
-
-
-def _replace(word: list[int], pair: Pair, merged: int) -> list[int]:
-    """`word` with `merged` for each `pair`, from the left."""
-    out: list[int] = []
-    for i in word:
-        if out and (out[-1], i) == pair:
-            out[-1] = merged
-        else:
-            out.append(i)
-    return out
 
 
 def _read_json(path: Path) -> Any:
@@ -316,15 +251,17 @@ def _read_json(path: Path) -> Any:
         raise ValueError(f"{path} is no JSON ({error}). Get the file again.") from error
 
 
-def _utf8(text: str) -> bytes:
+def _without_surrogates(text: str) -> str:
+    """`text`, if it can be written as UTF-8."""
     try:
-        return text.encode("utf-8")
+        text.encode()
     except UnicodeEncodeError as error:
         lone = text[error.start]
         raise ValueError(
             f"The text holds {lone!r}, half of a surrogate pair, which is no character. "
             'Clean it: text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").'
         ) from error
+    return text
 
 
 def _check_ids(ids: Sequence[int], n_vocab: int) -> None:

@@ -10,7 +10,9 @@ import tiktoken
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gpt2_scratch.tokenizer import BPETokenizer, gpt2_tokenizer
+from gpt2_scratch.bpe import Codec, pretokenize
+from gpt2_scratch.layouts import load_tokenizer
+from gpt2_scratch.tokenizer import BPETokenizer, _letters, gpt2_tokenizer
 
 NASTY = [
     "",
@@ -122,6 +124,12 @@ def test_gpt2_is_found_in_each_place(shared, tmp_path, monkeypatch):
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", "")
     assert BPETokenizer.gpt2().merges == expected
     assert BPETokenizer.gpt2(vocabulary).merges == expected
+    theirs = tmp_path / "theirs"  # the same files as Hugging Face calls them
+    theirs.mkdir()
+    (theirs / "vocab.json").symlink_to(cache / "6c7ea1a7e38e3a7f062df639a5b80947f075ffe6")
+    (theirs / "merges.txt").symlink_to(cache / "6d1cbeee0f20b3d9449abfede4726ed8212e3aee")
+    assert BPETokenizer.gpt2(theirs).merges == expected
+    assert load_tokenizer(theirs, 50257).encode(" the") == [262]
 
 
 def test_without_a_vocabulary_the_error_says_what_to_set(tmp_path, monkeypatch):
@@ -130,6 +138,7 @@ def test_without_a_vocabulary_the_error_says_what_to_set(tmp_path, monkeypatch):
     with pytest.raises(FileNotFoundError, match=r"encoder\.json.*TIKTOKEN_CACHE_DIR") as error:
         BPETokenizer.gpt2()
     assert str(tmp_path / "one") in str(error.value)
+    assert "Run: python -m weights fetch gpt2-vocab" in str(error.value)
     assert str(tmp_path / "two" / "gpt2-vocab") in str(error.value)
     with pytest.raises(FileNotFoundError, match="elsewhere"):
         BPETokenizer.gpt2(tmp_path / "elsewhere")
@@ -162,7 +171,28 @@ def test_files_of_two_vocabularies_are_refused(tmp_path):
         BPETokenizer.gpt2(tmp_path)
 
 
+def test_a_merges_file_needs_no_line_of_a_version(trained, tmp_path):
+    letters = json.loads(_saved(trained, tmp_path).read_text("utf-8"))["merges"]
+    ids = {each: i for i, each in enumerate(_letters(trained.tokens))}
+    (tmp_path / "vocab.json").write_text(json.dumps(ids), "utf-8")
+    for head in ("", "#version: 0.2\n"):
+        (tmp_path / "merges.txt").write_text(head + "\n".join(letters) + "\n", "utf-8")
+        assert BPETokenizer.gpt2(tmp_path).merges == trained.merges
+
+
+def _saved(tokenizer, folder):
+    tokenizer.save(folder)
+    return folder / "tokenizer.json"
+
+
 # --- any vocabulary
+
+
+@settings(max_examples=300)
+@given(TEXTS)
+def test_remembering_pieces_changes_nothing(trained, text):
+    assert trained.encode(text) == Codec(trained.merges).encode(text)
+    assert all(pretokenize(piece) == [piece] for piece in pretokenize(text))
 
 
 @settings(max_examples=300)
@@ -243,8 +273,7 @@ def naive_training(words: list[str], merges: int) -> list[tuple[bytes, bytes]]:
 def test_training_is_the_textbook_algorithm(words):
     texts = [f" {word}" for word in words]
     tokenizer = BPETokenizer.train(texts, 257 + 12)
-    halves = [tuple(tokenizer._bytes[i] for i in pair) for pair in tokenizer.merges]
-    assert halves == naive_training(texts, 12)
+    assert tokenizer.merges == naive_training(texts, 12)
 
 
 def test_training_has_the_size_asked_for_and_merges_the_frequent(trained):

@@ -17,7 +17,8 @@ from captioning.data.index import Index
 from captioning.data.recognise import Reader, read
 from captioning.data.rows import NOTES, SIDES, Fault, Row, shorten
 from captioning.data.split import Scheme, article_sides, hash_side
-from gpt2_scratch.tokenizer import PIECE, Tokenizer
+from gpt2_scratch.bpe import pretokenize
+from gpt2_scratch.tokenizer import Tokenizer
 from weights.store import replacing
 
 VERSION = 1  # of the tables; an index of another one is made anew
@@ -91,7 +92,7 @@ def open_index(
 def count_with(tokenizer: Tokenizer | None) -> Callable[[str], int]:
     """A caption's length: its tokens and the end token, or the pieces that no token crosses."""
     if tokenizer is None:
-        return lambda text: len(PIECE.findall(text)) + 1
+        return lambda text: len(pretokenize(text)) + 1
     return lambda text: len(tokenizer.encode(text)) + 1
 
 
@@ -158,6 +159,8 @@ def _assign(db: sqlite3.Connection, split: Scheme, rows: int) -> None:
         return
     if split == "official":
         db.execute("UPDATE images SET side = split")
+    if split == "none":
+        db.execute("UPDATE images SET side = 'train'")
     of_image = "SELECT side FROM images WHERE images.number = captions.number"
     db.execute(f"UPDATE captions SET side = ({of_image})")
     if not db.execute("SELECT count(*) FROM captions WHERE side IS NOT NULL").fetchone()[0]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import ast
 import linecache
 import math
+import re
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -19,13 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from chapters.runner import source, stub, swap
-from chapters.runner.catalog import Entry, select
+from chapters.runner.catalog import Entry, entries, select
 from chapters.runner.diagnose import Mistakes, plain
 from chapters.runner.exercise import Exercise
 from chapters.runner.judge import judge
 from chapters.runner.mutants import mutants
 from chapters.runner.outcome import Outcome
 
+# Who answers by changing something hands nothing back: then it is wrong that nothing changed.
+NOTHING = ("none", "raised", "wrong")
 MARKS = ("<!-- the gate's table -->", "<!-- its end -->")
 
 
@@ -154,10 +157,11 @@ def _no_answers(entry: Entry, exercise: Exercise, score: Score) -> None:
     whole = stub.chapter_text(entry.number)
     node = ast.parse(stub.stub_text(entry)).body[0]
     assert isinstance(node, stub.Definition)
+    head = re.compile(rf"^(def|class) {entry.name}\b", re.M)
     texts = {
         "empty": "\n# nothing\n",
-        "syntax": whole.replace(f" {entry.name}(", f" {entry.name}((", 1),
-        "missing": whole.replace(f" {entry.name}(", f" {entry.name}_of_mine(", 1),
+        "syntax": head.sub(rf"\1 {entry.name}((", whole, count=1),
+        "missing": head.sub(rf"\1 {entry.name}_of_mine", whole, count=1),
         "none": _with_body(entry, whole, "return None"),
     }
     if not exercise.starter:
@@ -169,20 +173,22 @@ def _no_answers(entry: Entry, exercise: Exercise, score: Score) -> None:
         for wanted, text in texts.items():
             path.write_text(text, "utf-8")
             outcome = _check(entry, exercise, path)
-            accepted = {"none": ("none", "raised"), "input": ("input", "shape", "type", "wrong")}
+            accepted = {"none": NOTHING, "input": ("input", "shape", "type", "wrong")}
             if outcome.verdict not in accepted.get(wanted, (wanted,)):
                 says = f"{outcome.verdict}, {outcome.says}"
                 score.problems.append(f"a file that is `{wanted}` is told as {says}")
 
 
 def _with_body(entry: Entry, whole: str, line: str) -> str:
-    """The chapter's file with one exercise's bodies replaced, `__init__` apart."""
+    """The chapter's file with one exercise's bodies replaced; `__init__` is the solution's."""
     tree = ast.parse(whole)
     node = stub.definition(tree, entry.name)
+    _, _, right = stub.solution(entry)
+    made = [n for n in right.body if isinstance(n, ast.FunctionDef) and n.name == "__init__"]
     for each in ast.walk(node or tree):
         if isinstance(each, ast.FunctionDef):
             if each.name == "__init__":
-                each.body = ast.parse("super().__init__()").body
+                each.body = made[0].body
             elif each.name not in entry.words.get("keep", ()):
                 each.body = ast.parse(line).body
     return ast.unparse(tree)
@@ -193,17 +199,23 @@ def _check(entry: Entry, exercise: Exercise, path: Path) -> Outcome:
     if isinstance(found, Outcome):
         return found
     outcome = Outcome(entry.id, entry.name, file=str(path))
-    answer = getattr(swap.load(path, found.text, f"gate_{entry.name}"), entry.name)
-    return judge(exercise, answer, outcome)
+    module = swap.load(path, found.text, f"gate_{entry.name}")
+    others = [each for each in entries(entry.number) if each != entry]
+    swap.complete(module, found.tree, others, found.uses)
+    return judge(exercise, getattr(module, entry.name), outcome)
 
 
 def _mutants(entry: Entry, exercise: Exercise, mistakes: Mistakes, score: Score) -> None:
     module, _, node = stub.solution(entry)
     used = set()
     right = [mistakes.run(frozenset(), i) for i in range(len(exercise.probes))]
-    for count, (says, line, text) in enumerate(mutants(stub.solution_text(entry))):
+    solution = stub.solution_text(entry)
+    given = _given(solution, entry.words.get("keep", ()))
+    for count, (says, line, text) in enumerate(mutants(solution)):
+        if line in given:
+            continue
         score.mutants += 1
-        name = f"<{entry.name} mutant {count}>"
+        name = f"mutant {count} of {entry.name}"  # not "<...>": no file's class is from there
         linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
         space = dict(vars(import_module(module)))
         outcome = Outcome(entry.id, entry.name, file=name)
@@ -229,6 +241,16 @@ def _mutants(entry: Entry, exercise: Exercise, mistakes: Mistakes, score: Score)
             score.problems.append(f"the mutant {key!r} (line {line}) passes")
     for key in set(exercise.survivors) - used:
         score.problems.append(f"survivor {key!r} is not needed")
+
+
+def _given(solution: str, keep: Sequence[str]) -> set[int]:
+    """The lines of the methods that a stub has whole: nobody gets them wrong."""
+    return {
+        line
+        for node in ast.walk(ast.parse(solution))
+        if isinstance(node, ast.FunctionDef) and node.name in keep
+        for line in range(node.lineno, (node.end_lineno or 0) + 1)
+    }
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import hashlib
 import io
 import textwrap
 import tokenize
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -94,7 +94,9 @@ def chapter_text(number: int) -> str:
     head = (
         f"# Chapter {number}: {chapter(number).title}. The text: python -m chapters read {number}"
     )
-    order = sorted(needed, key=lambda line: (_floor(line), line.replace("from ", "import "), line))
+    order = sorted(
+        _together(needed), key=lambda line: (_floor(line), line.replace("from ", "import "), line)
+    )
     blocks = [
         "\n".join(line for line in order if _floor(line) == floor)
         for floor in sorted({_floor(line) for line in order})
@@ -104,6 +106,21 @@ def chapter_text(number: int) -> str:
     return "\n\n\n".join([f"{head}\n\n{tidy}", *body]) + "\n"
 
 
+def _together(lines: Iterable[str]) -> list[str]:
+    """`from a import b` and `from a import c` are one line."""
+    names: dict[str, set[str]] = {}
+    for line in lines:
+        head, _, tail = line.partition(" import ")
+        names.setdefault(head, set()).update(tail.split(", ") if tail else [])
+    together = []
+    for head, each in names.items():
+        line = f"{head} import {', '.join(sorted(each))}" if each else head
+        if len(line) > 100:
+            line = f"{head} import (\n    " + ",\n    ".join(sorted(each)) + ",\n)"
+        together.append(line)
+    return together
+
+
 def imports(module: str, nodes: Iterable[ast.AST], own: Collection[str]) -> list[str]:
     """Import lines for the names that `nodes` of `module` use and that are not `own`."""
     used = names_in(nodes)
@@ -111,7 +128,9 @@ def imports(module: str, nodes: Iterable[ast.AST], own: Collection[str]) -> list
     lines = []
     for node in tree.body:
         if isinstance(node, ast.Import | ast.ImportFrom):
-            wanted = [a for a in node.names if (a.asname or a.name.split(".")[0]) in used]
+            wanted = [
+                a for a in node.names if (a.asname or a.name.split(".")[0]) in used - set(own)
+            ]
             if wanted and not (isinstance(node, ast.ImportFrom) and node.module == "__future__"):
                 lines.append(_only(node, wanted))
     inside = {name for node in tree.body for name in bound(node)}
@@ -128,13 +147,31 @@ def _only(node: ast.Import | ast.ImportFrom, names: list[ast.alias]) -> str:
 
 
 def names_in(nodes: Iterable[ast.AST]) -> set[str]:
-    """Every name that is read anywhere in `nodes`, annotations in strings too."""
-    found: set[str] = set()
-    for top in nodes:
-        for node in ast.walk(top):
-            if isinstance(node, ast.Name):
-                found.add(node.id)
-    return found
+    """Every name that is read anywhere in `nodes` and that they don't bind themselves."""
+    return {name for top in nodes for name in _read_in(top, frozenset())}
+
+
+def _read_in(node: ast.AST, local: frozenset[str]) -> Iterator[str]:
+    """What is read below a node; a function's parameters and variables are its own."""
+    if isinstance(node, ast.Name) and node.id not in local:
+        yield node.id
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+        body = node.body if isinstance(node.body, list) else [node.body]
+        for child in ast.iter_child_nodes(node):  # decorators, defaults, annotations
+            if child not in body:
+                yield from _read_in(child, local)
+        own = {a.arg for a in ast.walk(node.args) if isinstance(a, ast.arg)}
+        own |= {
+            each.id
+            for part in body
+            for each in ast.walk(part)
+            if isinstance(each, ast.Name) and isinstance(each.ctx, ast.Store)
+        }
+        for child in body:
+            yield from _read_in(child, local | own)
+        return
+    for child in ast.iter_child_nodes(node):
+        yield from _read_in(child, local)
 
 
 def bound(node: ast.stmt) -> list[str]:

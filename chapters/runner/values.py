@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import copy
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
@@ -23,6 +23,7 @@ class Change:
     line: int
     name: str
     value: Any
+    frame: int = 0  # which call it was in
 
 
 @dataclass
@@ -45,9 +46,9 @@ class Watch:
                 if seen.get(name) != shown:
                     seen[name] = shown
                     if event != "call" and small(value):
-                        self.changes.append(Change(line, name, _copy(value)))
+                        self.changes.append(Change(line, name, _copy(value), id(frame)))
         if event == "return" and small(argument):
-            self.changes.append(Change(frame.f_lineno, "", _copy(argument)))
+            self.changes.append(Change(frame.f_lineno, "", _copy(argument), id(frame)))
         self._before[id(frame)] = (frame.f_lineno, seen)
         return self
 
@@ -66,22 +67,44 @@ def watch(use: Callable[[], Any], path: str) -> list[Change]:
     return watcher.changes
 
 
-def first_wrong(changes: Sequence[Change], got: Any, wanted: Any) -> tuple[Change, str] | None:
+def first_wrong(
+    changes: Sequence[Change], got: Any, wanted: Any, right: Collection[int] = ()
+) -> tuple[Change, str] | None:
     """The change that brought the first wrong item of the output, and what it is in words.
 
-    For text, bytes and lists the first place in which they differ, for dicts the first key.
+    For text, bytes and lists the first place in which they differ, for dicts the first key; where
+    `use` put an output together out of several, the first wrong one of them. `right` are changes
+    that made a right step: what such a step holds was no mistake at that time.
     """
     place = difference(got, wanted)
     if place is None:
         return None
-    where, mine, right = place
+    where, mine, belongs = place
     last = changes[-1].name if changes else ""
     ends = [c.name for c in changes if c.name and _equal(c.value, got)]
-    for change in changes:
+    after = max((i for i in right if changes[i].name in ends), default=-1)
+    for i, change in enumerate(changes):
         same_name = change.name in ends or (not change.name and not last)
-        if same_name and _has(change.value, where, mine):
-            return change, f"puts {_short(mine)} {_at(where, got)}, where {_short(right)} belongs"
-    return None
+        if i > after and same_name and _has(change.value, where, mine):
+            says = f"puts {_short(mine)} {_at(where, got)}, where {_short(belongs)} belongs"
+            return change, says + _around(changes, i, mine)
+    return first_wrong(changes, mine, belongs, right)
+
+
+def _around(changes: Sequence[Change], i: int, item: Any) -> str:
+    """What else was in names when a wrong item came, since the item before it."""
+    found: dict[str, Change] = {}
+    for change in reversed(changes[:i]):
+        if change.frame == changes[i].frame:
+            if change.name in ("", changes[i].name):
+                break
+            found.setdefault(change.name, change)
+    made = next((c for c in found.values() if _equal(c.value, item)), None)
+    if made and made.line != changes[i].line:
+        return f"; line {made.line} left it in `{made.name}`"
+    few = [c for c in found.values() if len(repr(c.value)) <= 40 and c.name.strip("_.")]
+    told = ", ".join(f"{c.name} is {c.value!r}" for c in few[:3])
+    return f" ({told})" if told else ""
 
 
 def difference(got: Any, wanted: Any) -> tuple[Any, Any, Any] | None:
@@ -136,9 +159,10 @@ def small(value: Any) -> bool:
 
 def _shown(value: Any) -> str:
     try:
-        return repr(value)[:LARGE] if small(value) else f"{id(value)}"
+        whole = repr(value) if small(value) else f"{id(value)}"
     except Exception:
         return f"{id(value)}"
+    return whole if len(whole) < LARGE else f"{len(whole)} {hash(whole)}"
 
 
 def _copy(value: Any) -> Any:

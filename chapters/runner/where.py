@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import linecache
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sized
 from typing import Any
 
 from torch import Tensor
 
-from chapters.runner.compare import Difference, isclose, same
+from chapters.runner.compare import Difference, close, isclose, same, tensors_in
 from chapters.runner.diagnose import Mistakes, partly
 from chapters.runner.exercise import Exercise
 from chapters.runner.outcome import Outcome
 from chapters.runner.trace import Made, Recorder, alike, culprits, record
 from chapters.runner.values import NOTHING, Change, difference, first_wrong, watch
+
+NO_RIGHT_WAY = "reads right numbers and makes what no right way has"
 
 
 def place(
@@ -33,16 +35,27 @@ def place(
     if finding.kind == "mutates" and recorder.changes:
         outcome.where.append(f"{at(outcome.file, recorder.changes[0].line)} writes into it")
     elif recorder.made:
-        _by_tensors(outcome, mistakes, i, recorder, output)
+        wanted = dict(tensors_in(mistakes.run(frozenset(), i).output))
+        off = [t for name, t in tensors_in(output) if not _is(t, wanted.get(name), probe.tolerance)]
+        guilty = _by_tensors(outcome, mistakes, i, recorder, off)
+        if guilty and not any(made.reads for made in guilty):
+            _before_tensors(outcome, exercise, answer, i, output, wanted)
     elif finding.kind in ("wrong", "type"):
         changes = watch(lambda: exercise.use(answer, *probe.inputs()), outcome.file)
         wanted = mistakes.run(frozenset(), i).output
         _by_values(outcome, mistakes.steps(i), changes, output, wanted)
 
 
+def _is(tensor: Tensor, wanted: Tensor | None, tolerance: float) -> bool:
+    """Whether a part of the output is right, so that nothing behind it need be looked at."""
+    if wanted is None or tensor.dtype != wanted.dtype:
+        return False
+    return close(tensor, wanted, tolerance)
+
+
 def _by_tensors(
     outcome: Outcome, mistakes: Mistakes, i: int, recorder: Recorder, output: Any
-) -> None:
+) -> list[Made]:
     guilty = culprits(recorder, output, mistakes.rights(i))
     steps = {name: step for name, step in mistakes.steps(i).items() if isinstance(step, Tensor)}
     first = min((made.line for made in guilty), default=None)
@@ -58,23 +71,45 @@ def _by_tensors(
     for made in guilty:
         if made.line not in told and len(told) < 2:
             told.append(made.line)
-            says = (
-                f"{at(outcome.file, made.line)} reads right numbers and makes what no right way has"
-            )
+            says = f"{at(outcome.file, made.line)} {NO_RIGHT_WAY}"
             outcome.where.append(says + _how_far(made, steps))
+    return guilty
+
+
+def _before_tensors(
+    outcome: Outcome,
+    exercise: Exercise,
+    answer: Callable[..., Any],
+    i: int,
+    output: Any,
+    wanted: dict[str, Tensor],
+) -> None:
+    """The wrong tensors were made of lists and numbers: the line that put a wrong one there."""
+    probe = exercise.probes[i]
+    changes = watch(lambda: exercise.use(answer, *probe.inputs()), outcome.file)
+    for name, tensor in tensors_in(output):
+        if name in wanted and not _is(tensor, wanted[name], probe.tolerance):
+            found = first_wrong(changes, tensor.tolist(), wanted[name].tolist())
+            if found:
+                change, says = found
+                # The line that made a tensor of it says less.
+                outcome.where = [each for each in outcome.where if NO_RIGHT_WAY not in each]
+                outcome.where.append(f"{at(outcome.file, change.line)} {says}")
+                return
 
 
 def _by_values(
     outcome: Outcome, steps: dict[str, Any], changes: list[Change], got: Any, wanted: Any
 ) -> None:
-    found = first_wrong(changes, got, wanted)
-    last = None
-    for change in changes:
+    right = _right(changes, steps)
+    found = first_wrong(changes, got, wanted, right)
+    last, seen = None, set()
+    for i, change in enumerate(changes):
         if found and change is found[0]:
             break
-        for name, step in steps.items():
-            if _like(change.value, step):
-                last = (change.line, name)
+        if i in right and right[i] not in seen:  # the first time that it is there
+            seen.add(right[i])
+            last = (change.line, right[i])
     values = [change.value for change in changes]
     _steps(outcome, last, list(steps), lambda name: any(_like(v, steps[name]) for v in values))
     if found:
@@ -88,8 +123,23 @@ def _by_values(
         outcome.where.append(f"{at(outcome.file, changes[-1].line)} {says}")
 
 
+def _right(changes: list[Change], steps: dict[str, Any]) -> dict[int, str]:
+    """The changes that made a right step, and which."""
+    found: dict[int, str] = {}
+    for i, change in enumerate(changes):
+        for name, step in steps.items():
+            if _like(change.value, step):
+                found[i] = name
+    return found
+
+
 def _like(value: Any, step: Any) -> bool:
-    return type(value) is type(step) and bool(value) and same(value, step, 1e-9)
+    kin = isinstance(value, Mapping) and isinstance(step, Mapping)  # a Counter is a dict
+    if not kin and type(value) is not type(step):
+        return False
+    if isinstance(value, Sized) and len(value) != len(step):
+        return False
+    return bool(value) and same(value, step, 1e-9)
 
 
 def _steps(
