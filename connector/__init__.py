@@ -1,6 +1,7 @@
 """From a picture to vectors of the language model's width: preprocess, vision, dense, reduce.
 
-Knows CLIP and the Dense Connector, nothing of GPT-2; `weights` is used by the loader alone.
+Knows CLIP and the Dense Connector, nothing of GPT-2; `weights` is used by what reads and judges
+files alone.
 """
 
 try:

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 Variant = Literal["article", "dci", "sci", "sti", "last"]
 Reduction = Literal["article", "conv", "pool", "none"]
+ResizeMode = Literal["clip", "squash", "pad"]  # how a picture becomes a square: see `preprocess`
 
 
 def _positive(**sizes: int) -> None:
@@ -57,6 +58,24 @@ class VisionConfig:
     @property
     def patches(self) -> int:
         return self.grid**2
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the tower has, with those behind its last block."""
+        w = self.width
+        enter = 3 * self.patch_size**2 * w + w + (1 + self.patches) * w + 2 * w  # ln_pre the last
+        return enter + self.layers * self.block_parameters + 2 * w + w * self.projection
+
+    @property
+    def block_parameters(self) -> int:
+        """Of one block: two norms, attention's 4 W^2 + 4 W, the MLP."""
+        w, inner = self.width, int(self.width * self.mlp_ratio)
+        return 2 * 2 * w + 4 * w * w + 4 * w + 2 * w * inner + inner + w
+
+    def parameters_before(self, state: int) -> int:
+        """How many of the numbers hidden state `state` depends on: `layers` for the last state."""
+        behind = (self.layers - state) * self.block_parameters + 2 * self.width
+        return self.parameters - behind - self.width * self.projection
 
 
 @dataclass(frozen=True)
@@ -164,12 +183,26 @@ class ConnectorConfig:
         return self.variant in ("article", "last")
 
     @property
+    def highest_state(self) -> int:
+        """The last hidden state that is read: the paper's variants never read the tower's last."""
+        return self.depth if self.variant in ("article", "last") else self.depth - 1
+
+    @property
     def features(self) -> int:
         """Channels of a dense token: the projection's input width."""
         return (
             self.vision_width
             * {"article": 3, "dci": 3, "sci": 3, "sti": 1, "last": 1}[self.variant]
         )
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the connector learns."""
+        enter = (self.features + 1) * self.out
+        # LayerNorm in the article's projection, a second Linear in the paper's
+        leave = 2 * self.out if self.class_token else (self.out + 1) * self.out
+        convs = sum((self.out * kernel + 1) * self.out for kernel, _ in self.reducer.steps)
+        return enter + leave + convs
 
     @property
     def tokens_in(self) -> int:

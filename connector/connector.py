@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from connector.config import ConnectorConfig
-from connector.dense import DenseConnector
+from connector.dense import ALL, DenseConnector
 from connector.reduce import TokenReducer
 
 # B batch   P patches (576)   W CLIP width (1024)   N image tokens after the reducer (58)
-# C channels (1280)
+# C channels (1280)   F = k W, channels of a dense token (3072)
 
 
 class Connector(nn.Module):
@@ -33,7 +33,20 @@ class Connector(nn.Module):
         Where the reducer only picks, the tokens are picked from the hidden states: the same
         numbers for a tenth of the work. `literal` computes every token first, as the article does.
         """
-        keep = self.reducer.keep
-        if literal or keep is None:
+        if literal:
             return self.reducer(self.dense(states))
-        return self.reducer.per_token(self.dense(states, keep))
+        return self.tokens_from_features(self.features(states))
+
+    def features(self, states: Sequence[Tensor]) -> Tensor:
+        """[(B, 1 + P, W)] -> (B, N, F): dense features of the tokens that are read, no parameter.
+
+        They depend on the tower alone, so a frozen tower's can be kept. N is T, all tokens, where
+        the reducer does not only pick.
+        """
+        keep = self.reducer.keep
+        return self.dense.features(states, ALL if keep is None else keep)
+
+    def tokens_from_features(self, features: Tensor) -> Tensor:
+        """(B, N, F) -> (B, N, C): what follows `features`, in the connector's own precision."""
+        x = self.dense.projection(features.to(next(self.parameters()).dtype))
+        return self.reducer(x) if self.reducer.keep is None else self.reducer.per_token(x)

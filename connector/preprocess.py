@@ -1,15 +1,16 @@
-"""CLIP's transform: bicubic resize of the shorter side, centre crop, CLIP's mean and deviation."""
+"""A picture as the tower takes it: a square by one of three ways, CLIP's mean and deviation."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from PIL import Image
 from torch import Tensor
+
+from connector.config import ResizeMode
 
 # B batch
 
@@ -19,10 +20,8 @@ DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 BICUBIC = Image.Resampling.BICUBIC  # Pillow's widens with the scale: antialiased
 WHOLE = 2**24  # pixels of a resized picture that is held whole: an aspect ratio of 148 at 336
 
-Mode = Literal["clip", "squash"]
 
-
-def preprocess(images: Sequence[Image.Image], size: int, mode: Mode = "clip") -> Tensor:
+def preprocess(images: Sequence[Image.Image], size: int, mode: ResizeMode = "clip") -> Tensor:
     """RGB pictures -> (B, 3, size, size), float32, normalised."""
     pixels = torch.empty(len(images), 3, size, size, dtype=torch.uint8)
     for row, image in zip(pixels, images, strict=True):
@@ -36,11 +35,14 @@ def normalise(pixels: Tensor) -> Tensor:
     return pixels.float().div_(255).sub_(mean).div_(deviation)
 
 
-def resize_and_crop(image: Image.Image, size: int, mode: Mode = "clip") -> npt.NDArray[np.uint8]:
+def resize_and_crop(
+    image: Image.Image, size: int, mode: ResizeMode = "clip"
+) -> npt.NDArray[np.uint8]:
     """An RGB picture -> (size, size, 3) uint8, before normalisation.
 
     `clip` keeps the aspect ratio and crops the centre; `squash` is torchvision's
-    `Resize((size, size))`, bilinear, which loses the ratio and nothing of the picture.
+    `Resize((size, size))`, bilinear, which loses the ratio and nothing of the picture; `pad`
+    resizes the longer side and fills up with CLIP's mean colour.
     """
     if image.mode != "RGB":
         raise ValueError(
@@ -49,10 +51,14 @@ def resize_and_crop(image: Image.Image, size: int, mode: Mode = "clip") -> npt.N
     width, height = image.size
     if min(width, height) < 1:
         raise ValueError(f"picture is {width} x {height}, wanted at least one pixel.")
-    if mode == "squash":
-        return np.array(image.resize((size, size), Image.Resampling.BILINEAR))
-    if mode != "clip":
-        raise ValueError(f"mode={mode!r}: must be 'clip' or 'squash'.")
+    if mode not in SQUARES:
+        raise ValueError(f"mode={mode!r}: must be one of {tuple(SQUARES)}.")
+    return SQUARES[mode](image, size)
+
+
+def crop(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
+    """The middle of a picture whose shorter side became `size`."""
+    width, height = image.size
     short = min(width, height)
     wide, high = size * width // short, size * height // short
     # Halves to even, as torchvision; transformers rounds them down, a pixel apart on some pictures.
@@ -64,3 +70,25 @@ def resize_and_crop(image: Image.Image, size: int, mode: Mode = "clip") -> npt.N
     columns = image.resize((wide, height), BICUBIC).crop((left, 0, left + size, height))
     rows = (0, top * height / high, size, (top + size) * height / high)
     return np.array(columns.resize((size, size), BICUBIC, rows))
+
+
+def squash(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
+    """The whole picture, its sides made equal."""
+    return np.array(image.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def pad(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
+    """The whole picture in the middle of a square, its longer side made `size`."""
+    longer = max(image.size)
+    width, height = (max(1, round(size * side / longer)) for side in image.size)
+    square = Image.new("RGB", (size, size), tuple(round(255 * mean) for mean in MEAN))
+    resized = image.resize((width, height), BICUBIC)
+    square.paste(resized, ((size - width) // 2, (size - height) // 2))
+    return np.array(square)
+
+
+SQUARES: dict[str, Callable[[Image.Image, int], npt.NDArray[np.uint8]]] = {
+    "clip": crop,
+    "squash": squash,
+    "pad": pad,
+}

@@ -65,6 +65,26 @@ class ClipVision(nn.Module):
 
         save_vision(self, folder)
 
+    @torch.no_grad()
+    def initialise(self, generator: torch.Generator | None = None) -> None:
+        """Draw every weight anew, at the scales with which CLIP's code begins its text tower."""
+        width, layers = self.config.width, self.config.layers
+        scales = {
+            "attn.in_proj_weight": width**-0.5,
+            "attn.out_proj.weight": width**-0.5 * (2 * layers) ** -0.5,
+            "mlp.c_fc.weight": (2 * width) ** -0.5,
+            "mlp.c_proj.weight": width**-0.5 * (2 * layers) ** -0.5,
+            "conv1.weight": self.conv1.weight[0].numel() ** -0.5,
+        }
+        for name, parameter in self.named_parameters():
+            scale = next((s for end, s in scales.items() if name.endswith(end)), width**-0.5)
+            if name.endswith("bias"):
+                parameter.zero_()
+            elif "ln_" in name:
+                parameter.fill_(1.0)
+            else:
+                parameter.normal_(std=scale, generator=generator)
+
     def forward(self, pixels: Tensor, patches: Tensor | None = None) -> list[Tensor]:
         """(B, 3, image_size, image_size) -> [(B, 1 + P, W)]: layers + 1 states, class token first.
 

@@ -8,8 +8,8 @@ and gives them back. Models that exist already have the mistake too.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -19,42 +19,19 @@ from torch.nn import functional as F
 
 from gpt2_scratch import model
 from gpt2_scratch.cache import KVCache
-
-Rebinding = tuple[object, str, Any]  # an owner, the name of an attribute, what it becomes
-Plant = Callable[[], list[Rebinding]]
-
-
-@contextmanager
-def rebound(owner: object, attribute: str, value: Any) -> Iterator[None]:
-    """`owner.attribute` is `value` inside the block, and what it was after it."""
-    before = getattr(owner, attribute)
-    setattr(owner, attribute, value)
-    try:
-        yield
-    finally:
-        setattr(owner, attribute, before)
+from weights import planting
+from weights.planting import Plant, during, rebound
 
 
 @dataclass(frozen=True)
-class Mistake:
+class Mistake(planting.Mistake):
     """One mistake: its name, the fact it gets wrong, where it shows, and how it is planted.
 
     It shows in the logits of one batch, or, where those can't tell, in the `keys` a cache holds, in
     going on from a `cache`, in the softmax's input (`mask`), in `padding`, in ten blocks (`depth`).
     """
 
-    name: str
-    says: str
-    plant: Plant
     shows_in: Literal["logits", "keys", "cache", "mask", "padding", "depth"] = "logits"
-
-    @contextmanager
-    def planted(self) -> Iterator[None]:
-        """The model has the mistake inside the block, and no longer after it."""
-        with ExitStack() as stack:
-            for rebinding in self.plant():
-                stack.enter_context(rebound(*rebinding))
-            yield
 
 
 # Scaffolds. Each is right until an argument makes it wrong, and wrong in that one thing only.
@@ -127,24 +104,6 @@ def block(forward: Callable[..., torch.Tensor]) -> Plant:
     return lambda: [(model.Block, "forward", forward)]
 
 
-def during(
-    class_name: str, method: str, meddle: Callable[..., AbstractContextManager[Any]]
-) -> Plant:
-    """A method as it is, but run inside the context that `meddle` makes of its arguments."""
-
-    def rebindings() -> list[Rebinding]:
-        owner = getattr(model, class_name)
-        right = getattr(owner, method)
-
-        def wrong(self: nn.Module, *args: Any, **kwargs: Any) -> Any:
-            with meddle(self, *args, **kwargs):
-                return right(self, *args, **kwargs)
-
-        return [(owner, method, wrong)]
-
-    return rebindings
-
-
 def projected(change: Callable[[torch.Tensor, int], torch.Tensor]) -> Plant:
     """What c_attn gives, (B, T, 3C), changed by `change(y, H)` before it is split."""
 
@@ -152,7 +111,7 @@ def projected(change: Callable[[torch.Tensor, int], torch.Tensor]) -> Plant:
         heads = self.config.n_head
         return self.c_attn.register_forward_hook(lambda _, args, y: change(y, heads))
 
-    return during("MultiHeadAttention", "forward", meddle)
+    return during(model.MultiHeadAttention, "forward", meddle)
 
 
 def joined(change: Callable[[torch.Tensor], torch.Tensor]) -> Plant:
@@ -164,7 +123,7 @@ def joined(change: Callable[[torch.Tensor], torch.Tensor]) -> Plant:
             lambda _, args: change(args[0].unflatten(-1, (heads, -1)))
         )
 
-    return during("MultiHeadAttention", "forward", meddle)
+    return during(model.MultiHeadAttention, "forward", meddle)
 
 
 def thirds(*order: int) -> Plant:
@@ -183,7 +142,7 @@ def positions(change: Callable[[torch.Tensor, int], torch.Tensor]) -> Plant:
             lambda _, args: change(args[0], before).clamp(max=last)
         )
 
-    return during("GPT2", "states", meddle)
+    return during(model.GPT2, "states", meddle)
 
 
 # The wrong pieces that need more than an argument.
@@ -292,14 +251,14 @@ MISTAKES = (
     Mistake("positions-from-2", "The first token has position 0; OPT's has 2.",
             positions(lambda p, before: p + 2)),
     Mistake("no-positions", "Each token gets its position's embedding, wpe, too.",
-            during("GPT2", "states", places_forgotten)),
+            during(model.GPT2, "states", places_forgotten)),
     Mistake("positions-restart", "Positions go on from the tokens that the cache holds.",
             positions(lambda p, before: p - before), shows_in="cache"),
     Mistake("positions-count-padding", "A position is the number of real tokens before it.",
             positions(lambda p, before: torch.arange(p.shape[1], device=p.device)[None] + before),
             shows_in="padding"),
     Mistake("no-last-norm", "A last LayerNorm, ln_f, stands before the head.",
-            during("GPT2", "states", last_norm_skipped)),
+            during(model.GPT2, "states", last_norm_skipped)),
     Mistake("head-untied", "The head is the token embedding itself, wte.",
             lambda: [(model.GPT2, "unembed", head_of_its_own)]),
     Mistake("c_proj-transposed", "w is (in, out); c_proj is square: no shape betrays a transpose.",
@@ -335,7 +294,7 @@ MISTAKES = (
     Mistake("no-key-bias", "Keys have a bias; it cancels in the softmax, only a cache shows it.",
             conv1d(keys_without_bias), shows_in="keys"),
     Mistake("blocks-sorted-as-strings", "Block 2 comes before block 10; not so as strings.",
-            during("GPT2", "states", sorted_as_strings), shows_in="depth"),
+            during(model.GPT2, "states", sorted_as_strings), shows_in="depth"),
     Mistake("bfloat16", "GPT-2 was published in float32; bfloat16 keeps 8 bits of each number.",
             conv1d(in_bfloat16)),
 )

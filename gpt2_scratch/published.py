@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from copy import deepcopy
 from dataclasses import fields
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +17,21 @@ from gpt2_scratch.generate import eval_mode, generate
 from gpt2_scratch.layouts import load_tokenizer
 from gpt2_scratch.model import GPT2
 from gpt2_scratch.training.loss import next_token_loss
-from weights.verdict import Figure, Status
-
-Fact = dict[str, Any]
-Answer = tuple[bool, str]  # whether it holds, and what came
-
-
-class NotRun(Exception):
-    """Says why a figure can't be checked here."""
+from weights.figures import (
+    Answer,
+    Fact,
+    NotRun,
+    check_figures,
+    read_facts,
+    read_file,
+    within,
+)
+from weights.verdict import Figure
 
 
 def facts() -> list[Fact]:
     """Every published figure that the project knows, each with its source."""
-    held = json.loads(Path(__file__).with_name("golden.json").read_text("utf-8"))
-    return held["facts"]
+    return read_facts(Path(__file__).with_name("golden.json"))
 
 
 def size_name(config: GPT2Config) -> str | None:
@@ -57,47 +56,26 @@ def check_published(
     `files`: the text of a figure that needs one, by its id. `slow`: also those that take minutes.
     `known`: facts other than the project's own.
     """
-    known, files = facts() if known is None else known, files or {}
-    able = [fact["id"] for fact in known if "file" in fact]
-    if strange := sorted(files.keys() - set(able)):
-        raise ValueError(f"no figure {strange[0]!r} takes a file; wanted one of {', '.join(able)}.")
-    size, checked = size_name(model.config), []
-    for fact in known:
-        other = fact["model"] not in (size, "any")
-        status: Status = "not run"
-        try:
-            if other:
-                raise NotRun(f"is about {fact['model']}; this model has {size or 'other'} sizes")
-            right, says = _check(fact, model, folder, files.get(fact["id"]), slow)
-            status = "pass" if right else "fail"
-        except NotRun as why:
-            says = str(why)
-        source = f"{fact['source']} (reliability: {fact['reliability']})"
-        checked.append(Figure(fact["id"], status, says, source, other))
-    return tuple(checked)
+    known = facts() if known is None else known
+
+    def check(fact: Fact, file: Path | None) -> Answer:
+        return _check(fact, model, folder, file, slow)
+
+    return check_figures(known, size_name(model.config), check, files)
 
 
 @torch.no_grad()
 def _check(fact: Fact, model: GPT2, folder: Path, file: Path | None, slow: bool) -> Answer:
     kind = fact["kind"]
-    if kind == "elsewhere":
-        raise NotRun(fact["because"])
     if kind == "training":
         if not slow:
             raise NotRun("ten steps of training take minutes; pass --slow")
         return training(fact, model)
     with eval_mode(model):
         if kind in ("windows", "perplexity"):
-            text = read_text(fact, file)
+            text = read_file(fact, file).decode("utf-8")
             return TEXTS[kind](fact, model, text, encoder(folder, model.config.n_vocab))
         return CHECKS[kind](fact, model)
-
-
-def within(got: torch.Tensor, wanted: Any, fact: Fact) -> Answer:
-    """Whether all numbers are as near as the figure was published, and the largest distance."""
-    far = float((got.double().cpu() - torch.tensor(wanted, dtype=torch.float64)).abs().max())
-    right = far <= fact["atol"]  # False for a NaN
-    return right, f"{got.numel()} numbers, at most {far:.1e} off, wanted {fact['atol']:.1e}"
 
 
 def _batch(tokens: list[Any], model: GPT2) -> torch.Tensor:
@@ -197,20 +175,6 @@ CHECKS: dict[str, Callable[[Fact, GPT2], Answer]] = {
 
 
 # --- figures about a text that the user has ---------------------------------------------------
-
-
-def read_text(fact: Fact, file: Path | None) -> str:
-    """The text that a figure is about; ValueError where the file is another one."""
-    if file is None:
-        raise NotRun(f"needs a file, {fact['file']['what']}: pass --file {fact['id']}=PATH")
-    content = file.read_bytes()
-    got = sha256(content).hexdigest()
-    if got != fact["file"].get("sha256", got):
-        raise ValueError(
-            f"{file} has SHA-256 {got}, wanted {fact['file']['sha256']}, that of"
-            f" {fact['file']['what']}. Get that one."
-        )
-    return content.decode("utf-8")
 
 
 def encoder(folder: Path, n_vocab: int) -> Callable[[str], list[int]]:

@@ -5,17 +5,16 @@ For what judges the loader: it shares no line with it. Every published layout, r
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from weights.compare import Array
+from weights.raw import held, open_files, read_object, whole_or_shards
 
 SMALL = 2**24  # bytes of wte: of models below this, every tensor stays in memory
 
@@ -38,31 +37,19 @@ def open_raw(folder: str | Path) -> RawCheckpoint:
     """A folder's checkpoint: config.json with .safetensors or .bin, or OpenAI's files."""
     folder = Path(folder)
     if (folder / "config.json").is_file():
-        sizes = _json(folder / "config.json")
-        if files := _files(folder, "model", ".safetensors") or sorted(folder.glob("*.safetensors")):
-            return _raw(folder, "safetensors", sizes, _safetensors(files))
-        if files := _files(folder, "pytorch_model", ".bin"):
-            return _raw(folder, "bin", sizes, _bin(files))
+        sizes = read_object(folder / "config.json")
+        files = whole_or_shards(folder, "model", ".safetensors")
+        if files := files or sorted(folder.glob("*.safetensors")):
+            return _raw(folder, "safetensors", sizes, _tensors(files))
+        if files := whole_or_shards(folder, "pytorch_model", ".bin"):
+            return _raw(folder, "bin", sizes, _tensors(files))
     if (folder / "hparams.json").is_file() and sorted(folder.glob("*.index")):
-        return _raw(folder, "openai", _json(folder / "hparams.json"), _tensorflow(folder))
+        return _raw(folder, "openai", read_object(folder / "hparams.json"), _tensorflow(folder))
     raise FileNotFoundError(
         f"{folder} holds no GPT-2 that can be read; needed: hparams.json, one .index and its"
         " .data-*, or config.json and .safetensors. Name such a folder, or a model that was"
         " fetched: python -m weights list"
     )
-
-
-def _files(folder: Path, stem: str, ending: str) -> list[Path]:
-    """The one file of that name, or its shards."""
-    whole = folder / f"{stem}{ending}"
-    return [whole] if whole.is_file() else sorted(folder.glob(f"{stem}-*-of-*{ending}"))
-
-
-def _json(path: Path) -> dict[str, Any]:
-    held = json.loads(path.read_text("utf-8"))
-    if not isinstance(held, dict):
-        raise ValueError(f"{path} holds a {type(held).__name__}, wanted an object. Copy it again.")
-    return held
 
 
 def _raw(
@@ -96,36 +83,10 @@ def hugging_face(name: str) -> str:
     return f"{path}.{'bias' if leaf == 'b' else 'weight'}"
 
 
-def _safetensors(files: list[Path]) -> Callable[[str], Array]:
-    from safetensors import SafetensorError, safe_open
-
-    where: dict[str, tuple[Path, str]] = {}
-    for path in files:
-        try:
-            with safe_open(path, framework="pt") as file:
-                names = list(file.keys())
-        except SafetensorError as error:
-            raise ValueError(f"{path} is not whole ({error}). Copy it again.") from None
-        where |= {name.removeprefix("transformer."): (path, name) for name in names}
-
-    def read(name: str) -> Array:
-        path, full = _held(where, hugging_face(name), files[0].parent)
-        with safe_open(path, framework="pt") as file:  # torch's, since numpy has no bfloat16
-            return file.get_tensor(full).float().numpy()
-
-    return read
-
-
-def _bin(files: list[Path]) -> Callable[[str], Array]:
-    from weights.torch_file import read_torch
-
-    tensors = {
-        name.removeprefix("transformer."): tensor
-        for path in files
-        for name, tensor in read_torch(path).items()
-    }
-    folder = files[0].parent
-    return lambda name: _held(tensors, hugging_face(name), folder).float().numpy()
+def _tensors(files: list[Path]) -> Callable[[str], Array]:
+    names, read = open_files(files)
+    where = {name.removeprefix("transformer."): name for name in names}
+    return lambda name: read(held(where, hugging_face(name), files[0].parent))
 
 
 def _tensorflow(folder: Path) -> Callable[[str], Array]:
@@ -134,16 +95,10 @@ def _tensorflow(folder: Path) -> Callable[[str], Array]:
     def read(name: str) -> Array:
         # The loader checks every sum when it reads the same file.
         checkpoint = read_checkpoint(folder, verify=False)
-        array = _held(checkpoint, f"model/{name}", folder)
+        array = held(checkpoint, f"model/{name}", folder)
         if checkpoint.dtype(f"model/{name}") == "bfloat16":  # numpy has none: these are its bits
             array = (array.view(np.uint16).astype(np.uint32) << 16).view(np.float32)
         array = array.astype(np.float32, copy=False)
         return array[0] if name.endswith("/w") else array  # (1, in, out)
 
     return read
-
-
-def _held(tensors: Mapping[str, Any], name: str, source: Path) -> Any:
-    if name not in tensors:
-        raise ValueError(f"{source} holds no {name}. Copy the checkpoint again.")
-    return tensors[name]

@@ -7,19 +7,14 @@ and v may also be (B, H, T, D), and a batch of one row may lack its axis.
 
 from __future__ import annotations
 
-import re
-import zipfile
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from gpt2_scratch.raw import Array, RawCheckpoint
 from gpt2_scratch.reference import site_names
-from weights.store import replacing
+from weights.recording import prefixes, read_arrays, unknown_sites
 
 
 @dataclass(frozen=True)
@@ -31,24 +26,15 @@ class Recording:
     arrays: dict[str, Array]
 
 
-def write_recording(path: Path, ids: Array, arrays: Mapping[str, Array]) -> None:
-    """Write one batch, whole or not at all."""
-    held: dict[str, Any] = {"tokens": ids, **arrays}
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, **held)
-
-
 def read_recording(
     path: Path, raw: RawCheckpoint, logits_only: bool = False
 ) -> tuple[list[Recording], list[str]]:
     """The batches of a file, and a line for each name in it that is no site of this model."""
-    held = _arrays(path)
+    held = read_arrays(path)
     known = site_names(raw.n_layer)
     batches, used = [], set()
-    for name in held:
-        prefix, dot, last = name.rpartition("tokens")
-        if not dot or last or (prefix and not prefix.endswith(".")):
-            continue
+    for prefix in prefixes(held, "tokens"):
+        name = f"{prefix}tokens"
         arrays = {site: held[prefix + site] for site in known if prefix + site in held}
         arrays |= _present(held.get(f"{prefix}present"), prefix, arrays, raw)
         if not arrays:
@@ -75,20 +61,6 @@ def read_recording(
     return batches, unknown_sites((name for name in held if name not in used), known)
 
 
-def _arrays(path: Path) -> dict[str, Array]:
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("one array, not an archive of several")
-            return {name: file[name] for name in file.files}
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path} does not exist. Check the path.") from None
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
-        raise ValueError(
-            f"{path} is no .npz of plain arrays ({error}). Write it with numpy.savez."
-        ) from None
-
-
 def _ids(tokens: Array, name: str, raw: RawCheckpoint) -> Array:
     tokens = tokens[None] if tokens.ndim == 1 else tokens
     if tokens.ndim != 2 or tokens.dtype.kind not in "iu" or tokens.size == 0:
@@ -112,28 +84,3 @@ def _present(
     pairs = [(layer, part, name) for layer in range(raw.n_layer) for part, name in enumerate("kv")]
     sites = {f"layer{layer:02}.{name}": present[:, layer, part] for layer, part, name in pairs}
     return {site: array for site, array in sites.items() if site not in arrays}
-
-
-def unknown_sites(names: Iterable[str], known: list[str]) -> list[str]:
-    """The names that are no sites, each with the one that may be meant."""
-    unknown = []
-    for name in names:
-        if name not in known:
-            spelt = re.sub(r"^\D*(\d+)\.", lambda found: f"layer{int(found[1]):02}.", name)
-            near = [spelt] if spelt in known else get_close_matches(name, known, n=1, cutoff=0.8)
-            unknown.append(f"{name} (did you mean {near[0]}?)" if near else name)
-    return unknown
-
-
-def fit(array: Array, shape: tuple[int, ...], site: str, source: str) -> Array:
-    """An array in the shape that is wanted, where it only lies differently."""
-    if array.ndim == len(shape) - 1 and shape[0] == 1:
-        array = array[None]
-    if array.ndim == 4 and len(shape) == 3 and site[-2:] in (".q", ".k", ".v"):
-        array = np.moveaxis(array, 1, 2).reshape(*array.shape[0:3:2], -1)  # (B, T, C)
-    if array.shape != shape:
-        raise ValueError(
-            f"{source}: {site} is {array.shape}, wanted {shape}. `--record FILE.npz` writes an"
-            " example of every site in its shape."
-        )
-    return array

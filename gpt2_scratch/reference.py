@@ -9,15 +9,15 @@ B batch   T tokens   C channels   H heads   D = C / H   V vocabulary
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from gpt2_scratch.raw import Array, RawCheckpoint
-
-Walk = Iterator[tuple[str, Array]]
+from weights.compare import Walk
+from weights.pieces import gelu_tanh, join, layer_norm, linear, pre_norm, split
 
 CHUNK = 8192  # rows of wte that are multiplied at once: 42 MB of Large's 257 in float32
 PAD = 3  # padded tokens on the left of the "padded" site
@@ -34,47 +34,12 @@ def site_names(layers: int) -> list[str]:
     return ["embed", *blocks, "ln_f", "logits", "fused.logits", "cached.logits", "padded.logits"]
 
 
-def layer_norm(
-    x: Array, g: Array, b: Array, eps: float = 1e-5, correction: int = 0, centre: bool = True
-) -> Array:
-    if centre:
-        x = x - x.mean(-1, keepdims=True)
-    variance = (x * x).sum(-1, keepdims=True) / (x.shape[-1] - correction)
-    return x / np.sqrt(variance + x.dtype.type(eps)) * g + b
-
-
-def gelu(x: Array) -> Array:
-    return 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
-
-
-def linear(x: Array, w: Array, b: Array) -> Array:
-    return x @ w + b
-
-
-def split(y: Array, heads: int) -> tuple[Array, Array, Array]:
-    """(B, T, 3C) -> three of (B, T, C)."""
-    q, k, v = np.split(y, 3, axis=-1)
-    return q, k, v
-
-
-def join(mixed: Array) -> Array:
-    """(B, T, H, D) -> (B, T, C)."""
-    return mixed.reshape(*mixed.shape[:2], -1)
-
-
-def pre_norm(x: Array, part: Callable[..., Array], seen: dict[str, Array]) -> Array:
-    """One block, as GPT-2 is wired; `part(name, input)` computes ln_1, attn, ln_2 and mlp."""
-    x = x + part("attn", part("ln_1", x))
-    seen["resid_attn"] = x
-    return x + part("mlp", part("ln_2", x))
-
-
 @dataclass(frozen=True)
 class Recipe:
     """The pieces of a GPT-2; the defaults are the right ones."""
 
     norm: Callable[..., Array] = layer_norm
-    gelu: Callable[[Array], Array] = gelu
+    gelu: Callable[[Array], Array] = gelu_tanh
     linear: Callable[..., Array] = linear
     scale: Callable[[int, int, int], float] = lambda heads, size, layer: 1 / math.sqrt(size)
     fill: float = -math.inf

@@ -20,11 +20,11 @@ from gpt2_scratch import model as model_file
 from gpt2_scratch.cache import KVCache
 from gpt2_scratch.config import Attention
 from gpt2_scratch.generate import eval_mode
-from gpt2_scratch.mistakes import rebound
 from gpt2_scratch.model import GPT2
 from gpt2_scratch.raw import Array
 from gpt2_scratch.reference import PAD
 from weights.hooks import Sites, as_array, record
+from weights.planting import rebound
 
 
 def third(part: int) -> Callable[[torch.Tensor], torch.Tensor]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,29 +15,20 @@ import numpy as np
 import torch
 from torch import nn
 
-from gpt2_scratch.diagnose import SETTINGS, coarse_allowances, diagnose
+from gpt2_scratch.diagnose import LORE, WAYS, untied
 from gpt2_scratch.layouts import find_folder
 from gpt2_scratch.loader import load_gpt2
-from gpt2_scratch.mistakes import MISTAKES
-from gpt2_scratch.model import GPT2
 from gpt2_scratch.published import check_published
 from gpt2_scratch.raw import Array, RawCheckpoint, open_raw
-from gpt2_scratch.recording import fit, read_recording, unknown_sites, write_recording
+from gpt2_scratch.recording import read_recording
 from gpt2_scratch.reference import Reference, site_names
 from gpt2_scratch.sites import default_ids, record_module, record_ours
-from weights.compare import Comparison, allowances, compare
+from weights.compare import Comparison
 from weights.hooks import Sites, spread
+from weights.judge import THIS, describe, judge, parameter_faults
+from weights.recording import check_name, unknown_sites, write_recording
 from weights.verdict import Diagnosis, Report
 
-THIS = "this model"
-REFERENCE = "a reference of its own, in plain numpy and float64, which reads the files itself"
-SAYS = {mistake.name: mistake.says for mistake in MISTAKES} | SETTINGS
-# The same logits on other ways, and what it means if such a one alone is wrong.
-WAYS = {
-    "fused.logits": "Only attention='sdpa' is wrong: look at fused_attention.",
-    "cached.logits": "Only going on from a cache is wrong: look at positions, mask and KVCache.",
-    "padded.logits": "Only padding on the left is wrong: look at positions and mask.",
-}
 Dtype = Literal["float32", "float16", "bfloat16"]
 
 
@@ -72,9 +64,9 @@ def verify(
     got = record_ours(model, torch.from_numpy(ids).to(device))
     if logits_only:
         got = {"logits": got["logits"]}
-    told, faults = describe(model, folder), parameter_faults(model, raw)
+    told, faults = describe(model, folder), parameter_faults(model, partial(held_as, raw))
     del model
-    report = judge(raw, ids, got, theirs, name="transformers", dtype=dtype)
+    report = judge_ids(raw, ids, got, theirs, name="transformers", dtype=dtype)
     return replace(report, model=told, faults=faults)
 
 
@@ -102,8 +94,7 @@ def record(
     device: str = "cpu",
 ) -> list[str]:
     """Write our model's sites to an .npz for others to be compared with; returns their names."""
-    if path.suffix != ".npz":
-        raise ValueError(f"--record {path} is no .npz, wanted FILE.npz; name it so.")
+    check_name(path)
     folder = find_folder(name_or_folder)
     raw = open_raw(folder)
     ids = _ids(raw, tokens)
@@ -111,7 +102,7 @@ def record(
     got = record_ours(model, torch.from_numpy(ids).to(device))
     sites = ["logits"] if logits_only else site_names(raw.n_layer)
     arrays = {site: got[site] for site in sites if site in got and site not in WAYS}
-    write_recording(path, ids, arrays)
+    write_recording(path, {"tokens": ids, **arrays})
     return list(arrays)
 
 
@@ -134,7 +125,7 @@ def verify_module(
     weight = next(module.parameters(), torch.empty(0))
     here = torch.from_numpy(ids).to(weight.device)
     got = record_module(module, here, sites or {}, raw.n_layer)
-    report = judge(raw, ids, got, dtype=str(weight.dtype).removeprefix("torch."))
+    report = judge_ids(raw, ids, got, dtype=str(weight.dtype).removeprefix("torch."))
     report = replace(report, model=describe(module, raw.folder))
     if not report.passed:
         again = record_module(module, here, {}, raw.n_layer)["logits"]
@@ -144,7 +135,7 @@ def verify_module(
     return report
 
 
-def judge(
+def judge_ids(
     raw: RawCheckpoint,
     ids: Array,
     got: Mapping[str, Array],
@@ -153,75 +144,32 @@ def judge(
     name: str = "theirs",
     dtype: str = "float32",
 ) -> Report:
-    """Compare `got` with `theirs`, or with the reference; whoever differs from that is diagnosed.
-
-    `dtype` is the coarser of the two: what rounding may do depends on it.
-    """
-    reference = Reference(raw, ids, extras="fused.logits" in got)
-    exact = {site: array for site, array in reference.walk() if site in got}
-    sides = {THIS: fitted(got, exact, THIS)}
-    rough = Reference(raw, ids, np.float32, reference.extras)
-    if dtype in ("float16", "bfloat16"):
-        allowed = coarse_allowances(rough, exact, dtype)
-    else:
-        rounded = {site: array for site, array in rough.walk() if site in got}
-        allowed = allowances(exact, rounded, "float32")
+    """Compare what came for some ids with `theirs`, or with the reference; see `weights.judge`."""
+    exact, rough = (Reference(raw, ids, d, "fused.logits" in got) for d in (np.float64, np.float32))
     if theirs is not None:
-        sides[name] = more_ways_of(fitted(theirs, exact, name), exact)
-    wanted = exact if theirs is None else sides[name]
-    comparison = compare(sides[THIS], wanted, allowed, order=list(allowed))
-    if not comparison.differences:
-        raise ValueError(f"{name} and this model have no site in common. Record more sites.")
-    diagnoses = []
-    if not comparison.passed:
-        for whose, arrays in sides.items():
-            found = diagnose(raw, ids, arrays, exact, allowed)
-            if found.steps or found.until:
-                note = "" if found.steps else WAYS.get(found.until or "", "")
-                diagnoses.append(Diagnosis(whose, found.steps, found.until, note, SAYS))
-    against = REFERENCE if theirs is None else name
-    notes = [f"{len(ids)} x {ids.shape[1]} tokens"]
-    if dtype in ("float16", "bfloat16"):
-        notes.append(f"in {dtype}, whose rounding hides small mistakes: float32 shows them")
-    return Report("", against, comparison, tuple(diagnoses), notes=tuple(notes))
+        theirs = more_ways_of(theirs, got, ids.shape[1])
+    report = judge(LORE, exact, rough, got, theirs, name=name, dtype=dtype)
+    sides = {THIS: got, name: theirs or {}}
+    diagnoses = tuple(untied(d, sides[d.whose]) for d in report.diagnoses)
+    notes = (f"{len(ids)} x {ids.shape[1]} tokens", *report.notes)
+    return replace(report, diagnoses=diagnoses, notes=notes)
 
 
-def fitted(
-    arrays: Mapping[str, Array], exact: Mapping[str, Array], source: str
+def more_ways_of(
+    theirs: Mapping[str, Array], got: Mapping[str, Array], tokens: int
 ) -> dict[str, Array]:
-    """The arrays of known sites, each in the shape that its site has."""
-    return {
-        site: fit(array, exact[site].shape, site, source)
-        for site, array in arrays.items()
-        if site in exact
-    }
-
-
-def more_ways_of(theirs: dict[str, Array], exact: Mapping[str, Array]) -> dict[str, Array]:
     """Their logits are also what ours must be by the fused kernel, with a cache and padded."""
     if "logits" not in theirs:
-        return theirs
-    tails = {way: theirs["logits"][:, -exact[way].shape[1] :] for way in WAYS if way in exact}
-    return tails | theirs
+        return dict(theirs)
+    first = {"cached.logits": tokens // 2}
+    tails = {way: theirs["logits"][..., first.get(way, 0) :, :] for way in WAYS if way in got}
+    return tails | dict(theirs)
 
 
-def parameter_faults(model: GPT2, raw: RawCheckpoint) -> tuple[str, ...]:
-    """A line for each parameter that is not, number by number, what the file holds."""
-    faults = []
-    for name, parameter in model.named_parameters():
-        theirs = name.removesuffix(".weight").replace("h.", "h", 1).replace(".", "/")
-        wanted = torch.from_numpy(raw.read(theirs)).to(parameter.dtype)
-        if parameter.shape != wanted.shape or not torch.equal(parameter.detach().cpu(), wanted):
-            faults.append(f"Parameter {name} is not what the file holds as {theirs}.")
-    return tuple(faults)
-
-
-def describe(module: nn.Module, folder: Path) -> str:
-    """One line: whose, how many numbers, of what type."""
-    parameters = {id(p): p for p in module.parameters()}.values()
-    kinds = {str(p.dtype).removeprefix("torch.") for p in parameters}
-    count = sum(p.numel() for p in parameters)
-    return f"{type(module).__name__} of {folder}: {count:,} parameters, {', '.join(sorted(kinds))}"
+def held_as(raw: RawCheckpoint, name: str) -> tuple[str, Array]:
+    """OpenAI's name of one of our parameters, and what the file holds."""
+    theirs = name.removesuffix(".weight").replace("h.", "h", 1).replace(".", "/")
+    return theirs, raw.read(theirs)
 
 
 def _ids(raw: RawCheckpoint, tokens: Any) -> Array:
@@ -253,7 +201,7 @@ def _against_file(
         got = record_ours(model, torch.from_numpy(recording.ids).to(device))
         stored = {str(array.dtype) for array in recording.arrays.values()}
         coarse = "float16" if "float16" in stored and dtype == "float32" else dtype
-        report = judge(raw, recording.ids, got, recording.arrays, name=path.name, dtype=coarse)
+        report = judge_ids(raw, recording.ids, got, recording.arrays, name=path.name, dtype=coarse)
         assert report.comparison
         differences += [
             replace(d, site=recording.prefix + d.site) for d in report.comparison.differences
@@ -269,6 +217,6 @@ def _against_file(
         str(path),
         Comparison(tuple(differences)),
         tuple(diagnoses),
-        parameter_faults(model, raw),
+        parameter_faults(model, partial(held_as, raw)),
         (*lacks, *strange),
     )

@@ -21,8 +21,9 @@ from gpt2_scratch import model as model_file
 from gpt2_scratch.cache import KVCache
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.loader import load_gpt2
-from gpt2_scratch.mistakes import MISTAKES, Mistake, attention, layer_norm, masking, rebound
+from gpt2_scratch.mistakes import MISTAKES, Mistake, attention, layer_norm, masking
 from gpt2_scratch.model import GPT2
+from weights.planting import rebound
 
 ATOL = 1e-4  # of the golden tests: rounding is below 1e-5
 MARGIN = 10  # a mistake is at least so many tolerances away; exact GELU, the smallest, is 15

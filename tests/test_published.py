@@ -26,10 +26,10 @@ from gpt2_scratch.published import (
     encoder,
     facts,
     perplexity,
-    read_text,
     size_name,
     windows,
 )
+from weights.figures import read_file
 
 transformers = pytest.importorskip("transformers", reason="Run: pip install -e '.[test]'")
 transformers.utils.logging.disable_progress_bar()
@@ -286,7 +286,7 @@ def test_the_verdict_is_read_as_its_figure_says(
     """18 windows and 2, as the one who published the loss counted them."""
     monkeypatch.setenv("TIKTOKEN_CACHE_DIR", str(shared / "tiktoken_cache"))
     (fact,) = [fact for fact in facts() if fact["id"] == "rasbt-verdict-loss"]
-    text = read_text(fact, shared / "golden" / "the-verdict.txt")
+    text = read_file(fact, shared / "golden" / "the-verdict.txt").decode()
     encode, cut = encoder(Path(), 50257), int(0.9 * len(text))
     counts = [len(range(0, len(encode(part)) - 256, 256)) for part in (text[:cut], text[cut:])]
     assert counts == [18, 2]

@@ -14,13 +14,14 @@ from torch import nn
 import gpt2_scratch.loader
 import gpt2_scratch.model as model_file
 from gpt2_scratch.loader import load_gpt2, save_gpt2
-from gpt2_scratch.mistakes import MISTAKES, rebound
+from gpt2_scratch.mistakes import MISTAKES
 from gpt2_scratch.model import GPT2
 from gpt2_scratch.raw import open_raw
 from gpt2_scratch.reference import Reference, site_names
 from gpt2_scratch.sites import TRANSFORMERS, default_ids, record_ours
 from gpt2_scratch.verify import Dtype, record, verify, verify_module
 from weights.compare import compare
+from weights.planting import rebound
 
 transformers = pytest.importorskip("transformers", reason="Run: pip install -e '.[test]'")
 transformers.utils.logging.disable_progress_bar()

@@ -14,6 +14,11 @@ def one_line(text: object) -> str:
     return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda match: repr(match[0])[1:-1], str(text))
 
 
+def each_line(text: object) -> str:
+    """`one_line` of each line: a text whose lines are ours, and the words in them not."""
+    return "\n".join(map(one_line, str(text).split("\n")))
+
+
 def complain(kind: str, message: object) -> None:
     """One line on stderr, behind whatever stdout still holds."""
     sys.stdout.flush()

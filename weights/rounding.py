@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -29,22 +29,27 @@ def coarseness(got: Array, exact: Array) -> str | None:
 
 
 def same_size(
-    got: Mapping[str, Array], exact: Mapping[str, Array], walks: Mapping[str, Walk]
+    got: Mapping[str, Array], exact: Callable[[], Walk], walks: Mapping[str, Walk]
 ) -> tuple[str, ...]:
     """Those of some roundings, each a walk, that make errors of this size at every site.
 
     Which of two neighbours a sum is rounded to depends on its order: only the size comes again.
     """
 
-    def size(site: str, array: Array) -> float:
+    def size(array: Array, right: Array) -> float:
+        if array.shape != right.shape:
+            return np.inf
         with np.errstate(invalid="ignore"):
-            far = np.nan_to_num(array - exact[site])
+            far = np.nan_to_num(array - right)
         return float(np.sqrt(np.square(far).mean()))
 
-    found = []
-    sizes = {site: size(site, array) for site, array in got.items() if site in exact}
-    for name, walk in walks.items():
-        known = {site: size(site, array) for site, array in walk if site in sizes}
-        if all(known[site] / 2 <= sizes[site] <= 2 * known[site] for site in known if known[site]):
-            found.append(name)
-    return tuple(found)
+    sizes = {site: size(got[site], right) for site, right in exact() if site in got}
+
+    def alike(walk: Walk) -> bool:
+        for (site, array), (_, right) in zip(walk, exact(), strict=True):
+            known = size(array, right) if site in sizes else 0.0
+            if known and not known / 2 <= sizes[site] <= 2 * known:
+                return False
+        return True
+
+    return tuple(name for name, walk in walks.items() if alike(walk))

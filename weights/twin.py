@@ -7,14 +7,16 @@ from contextlib import contextmanager
 from types import ModuleType
 
 
-def import_transformers() -> ModuleType:
+def import_transformers(
+    wanted: str = "for --against transformers", instead: str = ", or leave --against out"
+) -> ModuleType:
     """The library, which only those need who compare with it; ValueError where it is not there."""
     try:
         import transformers
     except ImportError:
         raise ValueError(
-            "transformers is not installed, wanted for --against transformers."
-            " Run: pip install 'transformers>=5,<6', or leave --against out."
+            f"transformers is not installed, wanted {wanted}."
+            f" Run: pip install 'transformers>=5,<6'{instead}."
         ) from None
     return transformers
 

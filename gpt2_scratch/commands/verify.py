@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import tyro
 
 from gpt2_scratch.config import PRESETS
-from weights.console import check_device, one_line
+from weights.console import check_device, each_line, one_line
 
 if TYPE_CHECKING:
     from weights.verdict import Report
@@ -59,7 +59,7 @@ class Verify:
             if not self.against and self.model in PRESETS:
                 golden = self._golden()
                 report = replace(report, figures=golden.figures)
-        print(json.dumps(report.as_json()) if self.json else one_block(report))
+        print(json.dumps(report.as_json()) if self.json else each_line(report))
         return report.code
 
     def _sites(self) -> Report:
@@ -76,13 +76,9 @@ class Verify:
 
     def _golden(self) -> Report:
         from gpt2_scratch.verify import verify_published
+        from weights.figures import given_files
 
-        files = {}
-        for given in self.file:
-            figure, sign, path = given.partition("=")
-            if not sign:
-                raise ValueError(f"got --file {given}, wanted FIGURE=PATH; name the figure.")
-            files[figure] = Path(path)
+        files = given_files(self.file)
         return verify_published(self.model, files=files, slow=self.slow, device=self.device)
 
     def _record(self, path: Path) -> int:
@@ -99,8 +95,3 @@ class Verify:
         )
         print(f"{one_line(path)}: tokens and {len(arrays)} sites, {', '.join(arrays[:3])}, ...")
         return 0
-
-
-def one_block(report: Report) -> str:
-    """The report with whatever file names hold written out, line by line."""
-    return "\n".join(map(one_line, str(report).split("\n")))
