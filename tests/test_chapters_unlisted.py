@@ -7,8 +7,10 @@ import pytest
 from chapters.runner import swap
 from chapters.runner.catalog import find
 from chapters.runner.exercise import Diagnosis, Exercise, Probe
+from chapters.runner.inputs import numbers
 from chapters.runner.judge import judge
 from chapters.runner.outcome import Outcome
+from chapters.runner.trace import alike
 
 # Each is a whole function; the line with the mistake is the one that ends in "# here".
 ATTENTION = """
@@ -47,8 +49,16 @@ UNLISTED = {
         SCORES,
         HIDE,
         WEIGHTS,
-        "v = v.roll(1, 1)",
-        "return weights @ v  # here",
+        "v = v.roll(1, 1)  # here",
+        "return weights @ v",
+    ],
+    "keys read anew instead of transposed": [
+        EMPTY,
+        "turned = k.reshape(*k.shape[:2], k.shape[3], k.shape[2])  # here",
+        "scores = q @ turned / math.sqrt(q.shape[-1])",
+        HIDE,
+        WEIGHTS,
+        "return weights @ v",
     ],
     "weights doubled in the end": [
         EMPTY,
@@ -113,6 +123,15 @@ def test_the_line_of_a_mistake_that_nobody_listed(name, tmp_path):
     outcome, line = report(tmp_path, "explicit_attention", text)
     assert outcome.verdict == "wrong" and not outcome.knobs, outcome
     assert any(f"line {line}," in each for each in outcome.where), (line, outcome.where)
+
+
+def test_a_tensor_is_known_with_its_axes_moved_and_not_when_it_is_cut_anew():
+    x = numbers(2, 3, 5, 4)  # B, H, T, D
+    for same in (x.movedim(1, 2), x.movedim(1, 2).flatten(2), x.flatten(0, 1), x.mT[:, None]):
+        assert alike(same, x) and alike(x, same), same.shape
+    joined = x.movedim(1, 2).flatten(2)  # B, T, C
+    for other in (x.reshape(2, 5, 12), joined.reshape(2, 3, 5, 4), x.reshape(2, 3, 4, 5)):
+        assert not alike(other, x) and not alike(x, other), other.shape
 
 
 def test_the_step_before_it_is_named_too(tmp_path):

@@ -105,7 +105,7 @@ def needed(entry: Entry) -> tuple[Entry, ...]:
             found[find(name)] = None
 
     visit(entry)
-    return tuple(found)
+    return tuple(sorted(found, key=entries().index))
 
 
 @cache
@@ -131,6 +131,8 @@ def _literal(node: ast.expr) -> Any:
     if isinstance(node, ast.Tuple | ast.List):
         items = [_literal(item) for item in node.elts]
         return _CODE if _CODE in items else tuple(items)
+    if isinstance(node, ast.Dict) and None in node.keys:  # {**others}
+        return _CODE
     if isinstance(node, ast.Dict):
         pairs = {_literal(k): _literal(v) for k, v in zip(node.keys, node.values, strict=True) if k}
         return _CODE if _CODE in [*pairs, *pairs.values()] else pairs

@@ -83,7 +83,7 @@ class Exercise:
     """
 
     name: str
-    target: str  # "gpt2_scratch.model:gelu", or "chapters.ch04_one_head.exercises.scores:scores"
+    target: str  # "gpt2_scratch.model:gelu", or "chapters.ch00_warmup.exercises.softmax:softmax"
     minutes: int
     axes: str | Sequence[str]
     reference: Reference

@@ -81,23 +81,31 @@ def break_job(request: dict[str, Any], phase: Phase) -> dict[str, Any]:
 
 def contract(exercise: Exercise, inputs: tuple[Any, ...]) -> str | None:
     """What is wrong with a learner's inputs, by the look of the exercise's own and by its word."""
+    known = [probe.inputs() for probe in exercise.probes]
+    if len(inputs) != len(known[0]):
+        return f"{len(inputs)} inputs, wanted {len(known[0])}"
+    names = list(inspect.signature(exercise.reference).parameters)
+    for name, mine, *theirs in zip(names, inputs, *known, strict=False):
+        unlike = [_unlike(name, mine, each) for each in theirs]
+        if all(unlike):  # one probe may have None where another has a tensor
+            return unlike[0]
+    return exercise.contract(*inputs) if exercise.contract else None
+
+
+def _unlike(name: str, mine: Any, theirs: Any) -> str | None:
+    """In what an input is of another kind than one of the exercise's own."""
     import torch
 
-    wanted = exercise.probes[0].inputs()
-    if len(inputs) != len(wanted):
-        return f"{len(inputs)} inputs, wanted {len(wanted)}"
-    names = list(inspect.signature(exercise.reference).parameters)
-    for name, mine, theirs in zip(names, inputs, wanted, strict=False):
-        if isinstance(theirs, torch.Tensor):
-            if not isinstance(mine, torch.Tensor):
-                return f"{name} is no tensor"
-            if mine.is_floating_point() != theirs.is_floating_point() or (
-                (mine.dtype == torch.bool) != (theirs.dtype == torch.bool)
-            ):
-                return f"{name} is {mine.dtype}, wanted {theirs.dtype}".replace("torch.", "")
-        elif not isinstance(mine, type(theirs)) and not isinstance(mine, int | float):
-            return f"{name} is a {type(mine).__name__}, wanted a {type(theirs).__name__}"
-    return exercise.contract(*inputs) if exercise.contract else None
+    if isinstance(theirs, torch.Tensor):
+        if not isinstance(mine, torch.Tensor):
+            return f"{name} is no tensor"
+        if mine.is_floating_point() != theirs.is_floating_point() or (
+            (mine.dtype == torch.bool) != (theirs.dtype == torch.bool)
+        ):
+            return f"{name} is {mine.dtype}, wanted {theirs.dtype}".replace("torch.", "")
+    elif not isinstance(mine, type(theirs)) and not isinstance(mine, int | float):
+        return f"{name} is a {type(mine).__name__}, wanted a {type(theirs).__name__}"
+    return None
 
 
 def differs(exercise: Exercise, inputs: tuple[Any, ...], knob: str) -> bool:

@@ -10,6 +10,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate, pairwise, permutations
+from operator import mul
 from typing import Any
 
 import torch
@@ -20,7 +23,9 @@ from chapters.runner.compare import close, tensors_in
 
 MOST = 4000  # operations, then it is a loop whose steps tell nothing
 LARGE = 100_000  # numbers in a tensor
+LOOK_UPS = ("__getitem__", "embedding", "index_select", "gather", "take_along_dim", "take")
 BLANK = ("zeros_like", "ones_like", "full_like")
+DRAWN = ("normal_", "uniform_", "trunc_normal_", "fill_", "zero_")  # first weights, which go
 
 
 @dataclass(eq=False)
@@ -50,9 +55,11 @@ class Recorder(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         line = _line(self.path) if self.path else 0
-        if line is None or len(self.made) >= MOST:
-            return func(*args, **kwargs)
         given = [t for _, t in tensors_in([*args, *kwargs.values()])]
+        if line is None or len(self.made) >= MOST:
+            result = func(*args, **kwargs)
+            self._hand_on(given, [t for _, t in tensors_in(result)])
+            return result
         reads = [(id(t), _copy(t)) for t in given]
         result = func(*args, **kwargs)
         name = (resolve_name(func) or getattr(func, "__name__", "?")).split(".")[-1]
@@ -66,6 +73,7 @@ class Recorder(TorchFunctionMode):
                 floats
                 and torch.is_grad_enabled()
                 and any(t.requires_grad for t in given)
+                and not _blank(name)
                 and not any(t.requires_grad for t in floats)
             )
             made.sources = [self._maker.get(key) for key, _ in reads]
@@ -77,8 +85,18 @@ class Recorder(TorchFunctionMode):
             self.made.append(made)
         return result
 
+    def _hand_on(self, given: list[Tensor], outputs: list[Tensor]) -> None:
+        """What `use` makes of an answer's output is still that line's."""
+        makers = [made for t in given if (made := self._maker.get(id(t)))]
+        for tensor in outputs if makers else []:
+            self._maker.setdefault(id(tensor), makers[0])
+            self._alive.append(tensor)
+
     def maker(self, tensor: Tensor) -> Made | None:
-        return self._maker.get(id(tensor))
+        """What made it, if it is still as it was made."""
+        made = self._maker.get(id(tensor))
+        same = made and any(m.shape == tensor.shape and torch.equal(m, tensor) for m in made.makes)
+        return made if same else None
 
 
 def record(
@@ -93,12 +111,14 @@ def record(
         return recorder, None
 
 
-def culprits(recorder: Recorder, output: Any, rights: Sequence[Tensor]) -> list[Made]:
+def culprits(recorder: Recorder, output: Any, known: Known) -> list[Made]:
     """The operations behind a wrong output that read only right things and made a wrong one."""
-    known = _Known(rights)
     for each in recorder.made:
         each.right = _is_right(each, known)
-    waiting: list[Made | None] = [recorder.maker(t) for _, t in tensors_in(output)]
+    waiting = [recorder.maker(t) for _, t in tensors_in(output)]
+    if None in waiting:  # `use` made something of it: begin with what no line read any more
+        read = {source for made in recorder.made for source in made.sources}
+        waiting += [m for m in recorder.made if m not in read and m.name not in DRAWN]
     found: list[Made] = []
     seen: set[Made] = set()
     while waiting:
@@ -115,12 +135,13 @@ def culprits(recorder: Recorder, output: Any, rights: Sequence[Tensor]) -> list[
     return sorted(found, key=recorder.made.index)
 
 
-def _is_right(made: Made, known: _Known) -> bool:
+def _is_right(made: Made, known: Known) -> bool:
     """What is made of nothing is; of what is filled piece by piece, each piece must be."""
-    if not made.reads or made.name.startswith(("new_", "empty")) or made.name in BLANK:
+    if not made.reads or _blank(made.name):
         return True
     if made.name != "__setitem__":
-        return all(known.has(tensor) for tensor in made.makes)
+        table = _table(made)
+        return all(known.has(tensor, table) for tensor in made.makes)
     written = made.reads[1:]
     before = made.sources[:1]
     return all(source is None or source.right for source in before) and all(
@@ -128,55 +149,133 @@ def _is_right(made: Made, known: _Known) -> bool:
     )
 
 
-class _Known:
-    """Right tensors, asked whether they have one like this: the same numbers in any layout."""
+def _table(made: Made) -> Tensor | None:
+    """What rows are looked up in by number: that they are in there makes them no right rows."""
+    read = [tensor for _, tensor in made.reads]
+    numbers = [t for t in read if not t.is_floating_point() and t.dtype != torch.bool]
+    tables = [t for t in read if t.is_floating_point()]
+    return tables[0] if made.name in LOOK_UPS and numbers and len(tables) == 1 else None
+
+
+def _blank(name: str) -> bool:
+    """Whether an operation takes no more than a shape and a dtype from what it reads."""
+    return name.startswith(("new_", "empty")) or name in BLANK
+
+
+class _Numbers:
+    """A tensor's numbers, with what comparing it with many others asks for again and again."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor.detach()
+        self.size = tensor.numel()
+        self.floating = tensor.is_floating_point()
+
+    @cached_property
+    def ordered(self) -> Tensor:
+        return self.tensor.double().reshape(-1).sort().values
+
+    @cached_property
+    def telling(self) -> bool:
+        """Whether there are enough different ones to know them by."""
+        return self.ordered.unique().numel() >= max(3, self.size // 2)
+
+    @cached_property
+    def special(self) -> Tensor:
+        """Those that say something: 0, 1 and what isn't finite are everywhere."""
+        values = self.ordered
+        return values[values.isfinite() & (values != 0) & (values != 1)]
+
+    @cached_property
+    def sums(self) -> tuple[float, float]:
+        """One that any order of the numbers has, and one that this order has."""
+        flat = self.tensor.double().reshape(-1).nan_to_num(nan=0.5, posinf=2.0, neginf=3.0)
+        return flat.sum().item(), (flat * torch.cos(torch.arange(self.size))).sum().item()
+
+    @cached_property
+    def slack(self) -> float:
+        return 1e-6 * (1 + self.tensor.double().abs().nan_to_num(posinf=2.0).sum().item())
+
+    def alike(self, other: _Numbers, tolerance: float = 1e-9) -> bool:
+        a, b = self.tensor, other.tensor
+        if self.size != other.size or (a.dtype == torch.bool) != (b.dtype == torch.bool):
+            return False
+        if abs(self.sums[0] - other.sums[0]) > self.slack:
+            return False
+        if _squeezed(a) == _squeezed(b) and close(a.reshape(-1), b.reshape(-1), tolerance):
+            return True
+        if not (self.floating and self.telling and close(self.ordered, other.ordered, tolerance)):
+            return False
+        return self.moved(other, tolerance) or other.moved(self, tolerance)
+
+    def moved(self, other: _Numbers, tolerance: float) -> bool:
+        """Whether these are the other's numbers with its axes exchanged, split or joined.
+
+        A reshape that cuts anew what lies across two axes is none of these.
+        """
+        tensor, flat = other.tensor.squeeze(), self.tensor.double().reshape(-1)
+        if tensor.dim() > 5:
+            return True  # too many orders to try
+        for order in permutations(range(tensor.dim())):
+            turned = tensor.permute(order)
+            if _fit(self.tensor.shape, turned.shape) and close(
+                turned.double().reshape(-1), flat, tolerance
+            ):
+                return True
+        return False
+
+    def among(self, ordered: Tensor) -> bool:
+        """Whether each of these numbers is one of those."""
+        values = self.special
+        if not values.numel():
+            return False
+        above = torch.searchsorted(ordered, values).clamp(max=ordered.numel() - 1)
+        near = torch.minimum(
+            (ordered[above] - values).abs(), (ordered[(above - 1).clamp(min=0)] - values).abs()
+        )
+        return bool((near <= 1e-9 * (1 + values.abs())).all())
+
+
+class Known:
+    """Right tensors, asked whether they have one like this: the same numbers, axes in any order."""
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
-        self.by_size: dict[int, list[Tensor]] = {}
+        self.by_size: dict[int, list[_Numbers]] = {}
+        seen: set[object] = set()
         for tensor in tensors:
             if tensor.numel() <= LARGE:
-                self.by_size.setdefault(tensor.numel(), []).append(tensor.detach())
+                each = _Numbers(tensor)
+                key = (tensor.dtype, *_squeezed(tensor), *(round(s, 8) for s in each.sums))
+                if key not in seen:  # most are made by every right way
+                    seen.add(key)
+                    self.by_size.setdefault(each.size, []).append(each)
+        held = [each.ordered for group in self.by_size.values() for each in group if each.floating]
+        self.every = torch.cat(held).sort().values if held else torch.empty(0)
 
-    def has(self, tensor: Tensor) -> bool:
-        size = tensor.numel()
-        if any(alike(tensor, right) for right in self.by_size.get(size, ())):
+    def has(self, tensor: Tensor, table: Tensor | None = None) -> bool:
+        """To be a part of `table` doesn't count."""
+        mine = _Numbers(tensor)
+        if any(mine.alike(right) for right in self.by_size.get(mine.size, ())):
             return True
+        if not mine.floating or not self.every.numel() or not mine.among(self.every):
+            return False
         return any(
-            _part_of(tensor, right)
+            right.floating and mine.among(right.ordered)
             for other, group in self.by_size.items()
-            if other > size > 0
+            if other > mine.size > 0
             for right in group
+            if table is None or not close(right.tensor, table, 0.0)
         )
 
 
 def alike(a: Tensor, b: Tensor, tolerance: float = 1e-9) -> bool:
-    """The same numbers, in whatever places, if there are enough different ones to tell."""
-    if a.numel() != b.numel() or (a.dtype == torch.bool) != (b.dtype == torch.bool):
-        return False
-    if _squeezed(a) == _squeezed(b) and close(a.reshape(-1), b.reshape(-1), tolerance):
-        return True
-    if a.dtype == torch.bool or not a.is_floating_point():
-        return False
-    values = a.double().reshape(-1).sort().values
-    if values.unique().numel() < max(3, a.numel() // 2):
-        return False
-    return close(values, b.double().reshape(-1).sort().values, tolerance)
+    """The same numbers, axes in any order, if there are enough different ones to tell."""
+    return a.numel() == b.numel() and _Numbers(a).alike(_Numbers(b), tolerance)
 
 
-def _part_of(part: Tensor, whole: Tensor) -> bool:
-    """Whether every number of `part` is one of `whole`; 0, 1 and what isn't finite say nothing."""
-    if not (part.is_floating_point() and whole.is_floating_point()):
-        return False
-    values = part.double().reshape(-1)
-    values = values[values.isfinite() & (values != 0) & (values != 1)]
-    if not values.numel():
-        return False
-    among = whole.double().reshape(-1).sort().values
-    above = torch.searchsorted(among, values).clamp(max=among.numel() - 1)
-    near = torch.minimum(
-        (among[above] - values).abs(), (among[(above - 1).clamp(min=0)] - values).abs()
-    )
-    return bool((near <= 1e-9 * (1 + values.abs())).all())
+def _fit(a: Sequence[int], b: Sequence[int]) -> bool:
+    """Whether both shapes come of one by joining axes: (6, 5) and (2, 15) do, of (2, 3, 5)."""
+    steps = sorted({1, *accumulate(reversed(a), mul), *accumulate(reversed(b), mul)})
+    return all(large % small == 0 for small, large in pairwise(steps))
 
 
 def _squeezed(tensor: Tensor) -> list[int]:

@@ -41,6 +41,10 @@ FUTURE = ("mask_diag", "mask_late", "mask_lower", "no_causal")
 PADDING = ("no_pad", "pad_inverted", "pad_queries", "pad_after_softmax")
 
 
+FILLS = {"fill_zero": 0.0, "fill_small": -10.0, "uniform": -1e9}
+CARELESS = {"empty_rows", "uniform"}  # nothing is done for a query with nothing to see
+
+
 def scale_of(q: Tensor, k: Tensor, knobs: frozenset[str]) -> float:
     heads, _, size = q.shape[1:]
     if "no_scale" in knobs:
@@ -69,18 +73,18 @@ def reference(q, k, v, hidden, dropout=0.0, *, knobs, steps):
         hidden, late = torch.zeros_like(hidden), hidden | late
     steps["the scores q k"] = scores = q @ k.mT
     steps["the scores divided by sqrt(D)"] = scores = scores * scale_of(q, k, knobs)
-    fill = 0.0 if "fill_zero" in knobs else -10.0 if "fill_small" in knobs else -math.inf
+    fill = next((FILLS[name] for name in FILLS if name in knobs), -math.inf)
     scores = scores.masked_fill(hidden, fill)
     over = -2 if "softmax_q" in knobs else 1 if "softmax_heads" in knobs else -1
     largest = scores.amax(over, keepdim=True)
-    if "empty_rows" not in knobs:  # exp(-inf - 0) = 0 where there is nothing to see
+    if not knobs & CARELESS:  # exp(-inf - 0) = 0 where there is nothing to see
         largest = largest.masked_fill(largest == -math.inf, 0.0)
     grown = torch.exp(scores - largest)
     total = grown.sum(over, keepdim=True)
-    if "empty_rows" not in knobs:
+    if not knobs & CARELESS:
         total = total.masked_fill(total == 0, 1.0)
     weights = (grown / total).masked_fill(late, 0.0)
-    if "empty_rows" not in knobs:
+    if not knobs & CARELESS:
         weights = weights.masked_fill((hidden | late).all(-1, keepdim=True), 0.0)
     steps["the weights"] = weights
     values = k if "keys_as_values" in knobs else v
@@ -157,6 +161,7 @@ EXERCISE = Exercise(
     target="gpt2_scratch.model:explicit_attention",
     minutes=25,
     axes="batch heads query d",
+    needs=("attention_scores", "masked_softmax"),
     reference=reference,
     probes=(
         Probe("no padding", inputs),
@@ -297,12 +302,20 @@ EXERCISE = Exercise(
             hint="Find those queries first: a row of `hidden` that is True all along.",
             text="ch04#padding",
         ),
+        "uniform": Diagnosis(
+            says="a query with no key left to see mixes all values in equal shares: what a large"
+            " negative number instead of -inf gives",
+            think="what is the softmax of equal scores, whatever they are?",
+            hint="Such a query needs a treatment of its own, with -1e9 as with -inf.",
+            text="ch04#padding",
+        ),
     },
     exclusive=(
         ("no_scale", "scale_d", "scale_mul", "scale_T", "scale_d_model"),
         ("mask_diag", "mask_late", "mask_lower", "no_causal"),
         ("no_pad", "pad_inverted", "pad_queries", "pad_after_softmax"),
-        ("fill_zero", "fill_small", "after_softmax"),
+        ("fill_zero", "fill_small", "after_softmax", "uniform"),
+        ("empty_rows", "uniform"),
         ("after_softmax", "pad_after_softmax"),
         ("softmax_q", "softmax_heads"),
     ),
@@ -311,6 +324,9 @@ EXERCISE = Exercise(
         "pad_after_softmax+softmax_heads": "a padded key is 0 in every head, before as after",
         "pad_after_softmax+empty_rows": "hiding the future alone leaves no query with nothing",
         "no_causal+empty_rows": "where the future is visible, no query is left with nothing",
+        "no_causal+uniform": "where the future is visible, no query is left with nothing",
+        "no_pad+uniform": "where padding is visible, no query is left with nothing",
+        "pad_after_softmax+uniform": "hiding the future alone leaves no query with nothing",
         "no_pad+empty_rows": "where padding is visible, no query is left with nothing",
         "after_softmax+empty_rows": "without -inf in the softmax there is no 0 / 0",
         "after_softmax+softmax_heads": "weights over heads don't change when keys are hidden after",
