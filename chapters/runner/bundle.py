@@ -7,7 +7,7 @@ exercise: the config, the cache), the imports of all, and a few given lines that
 from __future__ import annotations
 
 import ast
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from chapters.runner import source, stub
@@ -85,8 +85,12 @@ class _Bundle:
         self.imports: dict[str, None] = {}
         self.parts: list[str] = []
         self.where: dict[str, str] = {}  # name -> the file or module that it is from
+        self.added: set[str] = set()
 
     def add_learner(self, name: str) -> None:
+        if name in self.added:
+            return
+        self.added.add(name)
         path, tree, text = self.learners[name]
         others = {each for each in self.learners if each != name}
         self._add(str(path), tree, text, name, others)
@@ -99,7 +103,11 @@ class _Bundle:
         self, origin: str, tree: ast.Module, text: str, name: str, others: Collection[str]
     ) -> None:
         nodes = stub.closure(tree, name, others)
-        self._import(tree, stub.names_in(nodes), origin)
+        used = stub.names_in(nodes)
+        self._import(tree, used, origin)
+        for other in others:  # an exercise of the same file that this one is built on
+            if other in used and stub.definition(tree, other):
+                self.add_learner(other)
         for node in nodes:
             for bound in stub.bound(node):
                 before = self.where.setdefault(bound, origin)
@@ -150,10 +158,13 @@ class _Bundle:
         return any((folder / f"{module}.py").is_file() for folder in folders)
 
 
-def bundle(mine: list[tuple[Entry, Path]]) -> str:
-    """The text of the file. ValueError where something of it would not run alone."""
+def bundle(mine: list[tuple[Entry, Path]], others: Sequence[tuple[Entry, Path]] = ()) -> str:
+    """The text of the file. ValueError where something of it would not run alone.
+
+    `others` are exercises of the learner's that come along only where `mine` are built on them.
+    """
     learners = {}
-    for entry, path in mine:
+    for entry, path in [*others, *mine]:
         found = source.read(entry, path)
         if isinstance(found, Outcome):
             raise ValueError(f"{entry.id} {entry.name}: {' '.join(found.says)}")
@@ -165,7 +176,8 @@ def bundle(mine: list[tuple[Entry, Path]]) -> str:
         if name not in made.where:
             made.add_given(module, name)
     made.imports["import torch"] = None
-    ids = ", ".join(f"{entry.id} {entry.name}" for entry, _ in mine)
+    used = {entry.id: entry for entry, _ in [*mine, *others] if entry.name in made.added}
+    ids = ", ".join(f"{used[key].id} {used[key].name}" for key in sorted(used))
     head = (
         '"""My GPT-2, written by me.\n\n'
         f"Put together from my exercises: {ids}.\nRun: python THIS_FILE FOLDER [ORACLE.npz]\n"

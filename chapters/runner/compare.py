@@ -97,7 +97,7 @@ def _tensors(
     if strict and (got.dtype == torch.bool) != (wanted.dtype == torch.bool):
         says = f"{_it(place)} {got.dtype}, wanted {wanted.dtype}".replace("torch.", "")
         return Difference("type", [says], place=place)
-    if strict and wanted.is_floating_point() and not got.is_floating_point():
+    if strict and wanted.is_floating_point() != got.is_floating_point():
         says = f"{_it(place)} {got.dtype}, wanted {wanted.dtype}".replace("torch.", "")
         return Difference("type", [says], place=place)
     coarse = narrow(got, wanted)

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from chapters.runner.compare import COARSE, close, isclose, narrow, tensors_in
+from chapters.runner.compare import COARSE, close, compare, isclose, narrow, tensors_in
 from chapters.runner.exercise import Exercise, Knobs, Probe, call
 from chapters.runner.run import Run, differentiate, keep, named
-from chapters.runner.trace import record
+from chapters.runner.trace import Known, record
 
 PATIENCE = 3.0  # seconds of the processor for pairs and triples
 
@@ -32,6 +32,7 @@ class Mistakes:
         self.exercise, self.patience = exercise, patience
         self.ways = [*ways, *exercise.alternatives]  # right answers, to compare steps with
         self._runs: dict[tuple[Knobs, int, bool], Run] = {}
+        self._rights: dict[int, Known] = {}
 
     def answer(self, knobs: Knobs) -> Callable[..., Any]:
         """The reference with these mistakes, to be called as an answer is."""
@@ -54,8 +55,13 @@ class Mistakes:
         except Exception as error:
             return Run(error=error)
 
-    def rights(self, i: int) -> list[Tensor]:
+    def rights(self, i: int) -> Known:
         """Every tensor that some right way makes on a probe, the inputs included."""
+        if i not in self._rights:
+            self._rights[i] = Known(self._made_by_right_ways(i))
+        return self._rights[i]
+
+    def _made_by_right_ways(self, i: int) -> list[Tensor]:
         exercise, probe = self.exercise, self.exercise.probes[i]
         steps: dict[str, Any] = {}
         tries: list[Callable[[], Any]] = [
@@ -97,8 +103,8 @@ class Mistakes:
         deadline = time.process_time() + self.patience
         for size in range(1, most + 1):
             found = []
-            for count, names in enumerate(self.sets(size)):
-                if size > 1 and count % 64 == 0 and time.process_time() > deadline:
+            for names in self.sets(size):
+                if size > 1 and time.process_time() > deadline:
                     break
                 if self._fits(frozenset(names), runs, order, gradients):
                     found.append(names)
@@ -119,7 +125,9 @@ class Mistakes:
             wrong = self.run(knobs, i)
             if not runs[i].equals(wrong, self.tolerance(runs[i], wrong, i)):
                 return False
-        return gradients is None or all(
+        if gradients is None:
+            return any(self._shows(knobs, i) for i in order)
+        return all(
             gradients[i].equals(
                 self.run(knobs, i, True),
                 self.tolerance(gradients[i], gradients[i], i),
@@ -127,6 +135,15 @@ class Mistakes:
             )
             for i in order
             if self.exercise.probes[i].gradient
+        )
+
+    def _shows(self, knobs: Knobs, i: int) -> bool:
+        """Whether they change the output; what only cuts the graph explains no wrong one."""
+        wrong, right = self.run(knobs, i), self.run(frozenset(), i)
+        if wrong.error or right.error:
+            return wrong.error is not right.error
+        return (
+            compare(wrong.output, right.output, self.exercise.probes[i].tolerance, ()) is not None
         )
 
     def tolerance(self, got: Run, wanted: Run, i: int) -> float:

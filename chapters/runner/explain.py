@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -65,9 +67,19 @@ def stops(error: BaseException) -> bool:
     """Whether there is no point in asking further."""
     return (
         not isinstance(error, Exception)
-        or isinstance(error, NotImplementedError | PackageUsedError | PermissionError)
+        or isinstance(error, PackageUsedError | PermissionError)
+        or _unwritten(error)
         or _out_of_memory(error)
     )
+
+
+def _unwritten(error: BaseException) -> bool:
+    """Whether it is the stub's own `raise`; torch raises the same, of what a dtype can't do."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not isinstance(error, NotImplementedError) or not frames:
+        return False
+    theirs = Path(torch.__file__).parent in Path(frames[-1].filename).parents
+    return not theirs and "NotImplementedError" in (frames[-1].line or "")
 
 
 def load_error(outcome: Outcome, error: BaseException) -> None:
@@ -92,7 +104,7 @@ def load_error(outcome: Outcome, error: BaseException) -> None:
 def raised(outcome: Outcome, exercise: Exercise, error: BaseException, when: str) -> None:
     """The answer was called and didn't come back with a value."""
     point(outcome, error)
-    if isinstance(error, NotImplementedError):
+    if _unwritten(error):
         outcome.verdict = "not attempted"
         outcome.says = ["it still raises NotImplementedError"]
         outcome.think = exercise.hints[0]
@@ -146,9 +158,9 @@ def wrong(
     else:
         outcome.says = [f"{probe.name}: {each}" for each in finding.says]
         outcome.arrays = _arrays(run.output, right[i].output)
-    if finding.kind in ("none", "unsteady"):
+    if finding.kind == "unsteady":
         return
-    if run.error is None:
+    if run.error is None and finding.kind != "none":
         place(outcome, exercise, answer, mistakes, i, finding)
     if finding.kind == "mutates":
         return
@@ -159,12 +171,15 @@ def wrong(
         steps = mistakes.steps(i)
         told = tells(exercise, i, run.output, right[i].output, axes.split(), steps, probe.tolerance)
     plain = any("unchanged" in each or "every number" in each for each in told)
+    plain = plain or finding.kind == "none"
     if any("unchanged" in each for each in told):
         outcome.verdict = "input"
     # Zeros and inputs come out of many mistakes at once: only a single one would be news.
     name_mistakes(outcome, exercise, mistakes.matching(runs, order, most=1 if plain else 3))
     if not outcome.diagnosis:
         outcome.says += told
+    elif finding.kind == "none":  # None in one place of many, and known why
+        outcome.verdict = "wrong"
 
 
 def gradient(

@@ -45,7 +45,7 @@ def check(request: dict[str, Any], phase: Phase) -> Outcome:
     outcome = Outcome(entry.id, entry.name, file=str(path), line=found.line, hash=found.hash)
     sys.path.append(request["home"])  # last: a learner's helper never hides one of ours
     phase("began")
-    began = time.perf_counter()
+    began = time.process_time()
     with ExitStack() as stack:
         passed = {find(key): Path(file) for key, file in request["passed"].items()}
         earlier = [(each, file) for each, file in passed.items() if file != path]
@@ -64,7 +64,7 @@ def check(request: dict[str, Any], phase: Phase) -> Outcome:
             explain.load_error(outcome, error)
             return outcome
         judge(exercise, answer, outcome, mistakes, right, phase)
-    outcome.seconds = round(time.perf_counter() - began, 3)
+    outcome.seconds = round(time.process_time() - began, 3)
     return outcome
 
 

@@ -12,6 +12,7 @@ import resource
 import select
 import signal
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from importlib import import_module
@@ -206,7 +207,7 @@ def _limit_memory(extra: int) -> None:
 
 def _guard(home: Path) -> None:
     """From now on, whatever would write outside `home` or start a program is refused."""
-    inside = os.path.realpath(home)
+    inside = tempfile.tempdir = os.path.realpath(home)  # torch asks for one when it is imported
 
     def outside(path: object) -> bool:
         if not isinstance(path, str | bytes | os.PathLike) or path == os.devnull:
