@@ -9,13 +9,16 @@ TORCH_INDEX ?=
 # What `make check` runs: the rules of the house and the numbers of the model, in seconds.
 QUICK := $(patsubst %,tests/test_%.py,attention config house model sampling shapes)
 
-.PHONY: help demo train-scenes check format lint test test-slow test-all wheel clean
+.PHONY: help demo course train-scenes check format lint test test-slow test-all bench-gpu wheel clean
 
 help:  ## what there is to make
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(VENV)/run.stamp  ## draw new scenes, caption them, and write demo/index.html
 	$(PY) -m captioning demo
+
+course: $(VENV)/run.stamp  ## start the course
+	$(PY) -m chapters init && $(PY) -m chapters start 0
 
 train-scenes: $(VENV)/run.stamp  ## train the embedded model again, all three stages (about an hour on 2 cores)
 	$(PY) -m captioning train-scenes
@@ -39,6 +42,9 @@ test-slow: $(VENV)/test.stamp  ## the slow proofs alone
 
 test-all: $(VENV)/test.stamp  ## every test
 	$(PY) -m pytest
+
+bench-gpu: $(VENV)/run.stamp  ## memory and time of training steps on this GPU, planned and measured
+	$(PY) -m benchmarks.gpu
 
 wheel: $(VENV)/test.stamp  ## build the wheel into dist/
 	$(PY) -m build --no-isolation --wheel

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 from chapters.commands.play import failed
+from chapters.runner.catalog import find
 from chapters.runner.client import Server, passed_before
 from chapters.runner.graduation import GOLDEN, wanted
 from chapters.runner.outcome import Outcome
@@ -60,7 +61,8 @@ class Graduate:
             from chapters.runner.bundle import bundle
 
             mine = [(entry, Path(passed[entry.id])) for entry in model]
-            write(self.bundle, bundle(mine))
+            others = [(find(key), Path(file)) for key, file in passed.items()]
+            write(self.bundle, bundle(mine, others))
             found |= {"bundle": str(self.bundle), "alone": try_alone(self.bundle)}
         if found["passed"] and not missing:
             workspace.note(f"graduation {self.which}", passed=True, weights=found["weights"])

@@ -105,7 +105,7 @@ class _Bundle:
         nodes = stub.closure(tree, name, others)
         used = stub.names_in(nodes)
         self._import(tree, used, origin)
-        for other in others:  # an exercise of the same file that this one is built on
+        for other in sorted(others):  # an exercise of the same file that this one is built on
             if other in used and stub.definition(tree, other):
                 self.add_learner(other)
         for node in nodes:

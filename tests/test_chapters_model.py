@@ -1,0 +1,104 @@
+"""Chapters 6 and 7: one list of mistakes with `verify`, unlisted answers, one file at the end."""
+
+import pytest
+import torch
+from course import with_solution
+
+from chapters.runner import bundle, stub, swap, whole_model
+from chapters.runner.catalog import entries, find
+from chapters.runner.diagnose import Mistakes
+from chapters.runner.judge import judge
+from chapters.runner.outcome import Outcome
+
+HEAD = """from __future__ import annotations
+import math
+import re
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+from gpt2_scratch.cache import KVCache
+from gpt2_scratch.config import GPT2Config
+from gpt2_scratch.model import *
+from gpt2_scratch.model import embedding
+from weights.tf_wire import *
+"""
+# Of the solution, what is replaced, by what. The line that is changed is the one to be told.
+UNLISTED = [
+    ("MLP", "gelu(self.c_fc(x))", "torch.tanh(self.c_fc(x))"),
+    ("Block", "return x + self.mlp(self.ln_2(x))", "return 2 * x + self.mlp(self.ln_2(x))"),
+    ("Block", "x + self.attn(self.ln_1(x)", "x + 0.5 * self.attn(self.ln_1(x)"),
+    ("Block", "x + self.attn(self.ln_1(x)", "x + self.attn(self.ln_1(x.flip(-1))"),
+    ("GPT2", "x + self.wpe(positions)", "x + 2 * self.wpe(positions)"),
+    ("GPT2", "x = block(x, hidden, cache, layer)", "x = block(self.ln_f(x), hidden, cache, layer)"),
+    ("GPT2", "@ self.wte.weight.T", "@ self.wte.weight.T / math.sqrt(12)"),
+    ("GPT2", ".clamp(min=0)[:, before:]", ".clamp(min=0).flip(-1)[:, before:]"),
+    ("lm_loss", "return losses[counts].mean()", "return losses[counts].median()"),
+    ("lm_loss", 'reduction="none")', 'reduction="none", label_smoothing=0.1)'),
+    ("initial", "return 1.0, 0.0", "return 1.0, 0.1"),
+    ("read_tensor", "torch.from_numpy(data.copy())", "torch.from_numpy(data.copy()).abs()"),
+]
+
+
+@pytest.mark.parametrize(("name", "old", "new"), UNLISTED, ids=[f"{n}-{i}" for n, _, i in UNLISTED])
+def test_the_line_of_a_mistake_that_nobody_listed(name, old, new, tmp_path):
+    entry, path = find(name), tmp_path / "answer.py"
+    right = HEAD + stub.solution_text(entry)
+    assert right.count(old) == 1
+    path.write_text(right.replace(old, new))
+    line = right[: right.index(old)].count("\n") + 1
+    outcome = Outcome(entry.id, entry.name, file=str(path))
+    answer = getattr(swap.load(path, path.read_text(), "answer"), name)
+    judge(entry.load(), answer, outcome, Mistakes(entry.load(), [swap.solution(entry)]))
+    assert outcome.verdict == "wrong" and not outcome.knobs, outcome
+    assert any(f"line {line}," in each for each in outcome.where), (line, outcome.where)
+
+
+def test_the_models_mistakes_are_the_registrys():
+    """Where a knob of GPT2 has a name of the registry, both make the same of it."""
+    exercise = find("GPT2").load()
+    ids, state, _ = exercise.probes[0].inputs()
+    shared = [name for name in exercise.knobs if name in whole_model.CHANGES]
+    assert len(shared) >= 4
+    for name in (None, *shared):
+        knobs = frozenset([name] if name else [])
+        mine = exercise.reference(ids, state, knobs=knobs, steps={})
+        theirs = whole_model.sites(ids, state, 3, knobs=knobs)
+        # float64, in another order of the same sums
+        torch.testing.assert_close(mine["logits"], theirs["logits"], rtol=1e-10, atol=1e-10)
+        cached = mine["logits with a cache"][:, ids.shape[1] // 2 :]
+        torch.testing.assert_close(cached, theirs["cached.logits"], rtol=1e-10, atol=1e-10)
+
+
+def test_a_bundle_takes_along_what_its_parts_are_built_on(tmp_path):
+    """Attention made of the learner's own scores and softmax, which are no parts of the model."""
+    path = tmp_path / "ch04_one_head.py"
+    text = stub.chapter_text(4)
+    mine = (
+        "def explicit_attention(q, k, v, hidden, dropout=0.0):\n"
+        "    return masked_softmax(attention_scores(q, k), hidden).nan_to_num() @ v"
+    )
+    for entry in entries(4):
+        if entry.name == "explicit_attention":
+            text = text.replace(stub.stub_text(entry), mine)
+        else:
+            text = with_solution(text, entry)
+    path.write_text(text)
+    others = [(entry, path) for entry in entries(4)]
+    made = bundle.bundle([(find("explicit_attention"), path)], others)
+    for name in ("attention_scores", "masked_softmax"):
+        assert made.count(f"def {name}(") == 1
+        assert made.index(f"def {name}(") < made.index("def explicit_attention(")
+    assert "4.1 attention_scores" in made and "4.2 causal_mask" not in made
+    assert "import gpt2_scratch" not in made and "from chapters" not in made
+    compile(made, "bundle", "exec")
+
+
+def test_the_experiment_of_a_chapter_can_be_reproduced():
+    from importlib import import_module
+
+    for folder in ("ch06_whole_model", "ch07_openai_weights"):
+        found = import_module(f"chapters.{folder}.experiment").EXPERIMENT
+        number, lines = found.measure(lambda name: swap.solution(find(name)))
+        assert found.band[0] <= number <= found.band[1], number
+        assert len(lines) > 3
