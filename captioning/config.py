@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
-from connector.config import ConnectorConfig, VisionConfig
+from connector.config import ConnectorConfig, ResizeMode, VisionConfig
 from gpt2_scratch.config import GPT2Config
 
 TokenizerKind = Literal["gpt2", "bpe"]
-ResizeMode = Literal["clip", "squash"]
+Trained = Literal["connector", "connector+lora", "connector+gpt2", "all"]
 
 
 @dataclass(frozen=True)
@@ -17,7 +17,7 @@ class CaptionerConfig:
     """Encoder, connector and language model, and how pictures and captions come in and out.
 
     `tokenizer` "gpt2" is tiktoken's; "bpe" is a `tokenizer.json` in the model's own folder.
-    `resize` is CLIP's centre crop or the squashing to a square that keeps the whole picture.
+    `resize` is CLIP's centre crop, or one of the two ways that keep the whole picture.
     `knows` says in a few words what the model was trained on.
     """
 
@@ -70,3 +70,38 @@ class CaptionerConfig:
                 f"The config of {source} is not a captioner's ({error}). Name a folder that"
                 " `Captioner.save` wrote."
             ) from None
+
+
+@dataclass(frozen=True)
+class Rates:
+    """AdamW's rates at their height, one for each part that may train.
+
+    As the article's author gives them in another project on the same data. LoRA's is the one that
+    `gpt2_scratch finetune` takes.
+    """
+
+    connector: float = 1e-4
+    """Of the connector, which begins with random numbers."""
+    gpt2: float = 2e-5
+    """Of GPT-2's own weights."""
+    lora: float = 3e-4
+    """Of the adapters beside them."""
+    vision: float = 2e-7
+    """Of the image tower."""
+
+    def __post_init__(self) -> None:
+        for name, rate in vars(self).items():
+            if not 0 < rate < float("inf"):
+                usual = getattr(type(self), name)
+                raise ValueError(f"{name}={rate}: a rate must be above 0; {usual} is usual.")
+
+    def by_prefix(self, trained: Trained) -> dict[str, float]:
+        """The rate of each part that trains, by the prefix of its parameters' names."""
+        rates = {"connector.": self.connector}
+        if trained == "connector+lora":
+            rates["gpt2."] = self.lora
+        elif trained in ("connector+gpt2", "all"):
+            rates["gpt2."] = self.gpt2
+        if trained == "all":
+            rates["vision."] = self.vision
+        return rates

@@ -8,12 +8,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict, Unpack
+from typing import Self, TypedDict, Unpack
 
 import torch
 from PIL import Image
 from torch import nn
-from torch.nn import functional as F
 
 from captioning.config import CaptionerConfig
 from captioning.familiarity import Familiarity
@@ -22,8 +21,10 @@ from connector.preprocess import preprocess
 from connector.vision import ClipVision
 from gpt2_scratch.beam import beam_search
 from gpt2_scratch.generate import generate_with_logprobs
+from gpt2_scratch.layouts import load_tokenizer
 from gpt2_scratch.model import GPT2
-from gpt2_scratch.tokenizer import BPETokenizer, Tokenizer, gpt2_tokenizer
+from gpt2_scratch.tokenizer import BPETokenizer, Tokenizer
+from gpt2_scratch.training.loss import next_token_loss_behind
 from weights.store import assign, embedded, read_config, read_tensors, write_folder
 
 
@@ -42,7 +43,7 @@ class Caption:
 
 
 class Decoding(TypedDict, total=False):
-    """How captions are chosen; the defaults stand at `Captioner.describe`."""
+    """How captions are chosen; the defaults stand at `Captioner.say`."""
 
     max_new_tokens: int | None
     temperature: float
@@ -79,9 +80,36 @@ class Captioner(nn.Module):
         """Where the weights are."""
         return self.gpt2.wte.weight.device
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of GPT-2's weights, and so of the image tokens; parts that learn may be wider."""
+        return self.gpt2.wte.weight.dtype
+
+    def train(self, mode: bool = True) -> Self:
+        """As torch's, but for parts that do not learn: these stay in eval mode."""
+        super().train(mode)
+        for part in self.modules():
+            parameters = list(part.parameters())
+            if parameters and not any(p.requires_grad for p in parameters):
+                part.eval()
+        return self
+
+    def hidden_states(self, pixels: torch.Tensor) -> list[torch.Tensor]:
+        """(B, 3, size, size) -> [(B, 1 + P, W)], a frozen tower's as if no gradient were wanted.
+
+        None would come anyway, but the tower picks its faster kernel by that.
+        """
+        learns = pixels.requires_grad or any(p.requires_grad for p in self.vision.parameters())
+        with torch.set_grad_enabled(torch.is_grad_enabled() and learns):
+            return self.vision.hidden_states(pixels)
+
     def image_tokens(self, pixels: torch.Tensor) -> torch.Tensor:
         """Normalised pixels (B, 3, size, size) -> (B, N, C)."""
-        return self.connector(self.vision.hidden_states(pixels))
+        return self.connector(self.hidden_states(pixels)).to(self.dtype)
+
+    def tokens_from_features(self, features: torch.Tensor) -> torch.Tensor:
+        """Kept features of a frozen tower (B, N, F), in any precision -> (B, N, C)."""
+        return self.connector.tokens_from_features(features.to(self.device)).to(self.dtype)
 
     def loss_sum(
         self, pixels: torch.Tensor, ids: torch.Tensor, lengths: torch.Tensor
@@ -89,31 +117,54 @@ class Captioner(nn.Module):
         """Sum of the captions' token losses in nats, and how many tokens they have.
 
         ids (B, T) end in the end token; what lies behind lengths (B,) is padding, whatever its id.
+        """
+        return self.loss_sum_of_tokens(self.image_tokens(pixels), ids, lengths)
+
+    def loss_sum_of_features(
+        self, features: torch.Tensor, ids: torch.Tensor, lengths: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """`loss_sum` where the pictures' features are kept: (B, N, F) instead of pixels."""
+        return self.loss_sum_of_tokens(self.tokens_from_features(features), ids, lengths)
+
+    def loss_sum_of_tokens(
+        self, image: torch.Tensor, ids: torch.Tensor, lengths: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """`loss_sum` from image tokens (B, N, C).
+
         The last image position predicts ids[:, 0], and the position of ids[:, t] ids[:, t + 1].
         """
-        image = self.image_tokens(pixels)  # (B, N, C)
-        n, tokens = image.shape[1], ids.shape[1]
-        x = torch.cat([image, self.gpt2.embed(ids[:, :-1]).to(image.dtype)], 1)  # (B, N + T - 1, C)
-        behind = torch.arange(tokens, device=ids.device) >= lengths[:, None]  # (B, T)
-        mask = F.pad(behind[:, :-1], (n, 0), value=False)  # (B, N + T - 1)
-        states = self.gpt2.states(x, mask)[:, n - 1 :]  # (B, T, C)
-        logits = self.gpt2.unembed(states[~behind])  # (tokens that count, V)
-        return F.cross_entropy(logits.float(), ids[~behind], reduction="sum"), (~behind).sum()
+        return next_token_loss_behind(self.gpt2, image, ids, lengths)
 
     def pixels(self, images: Sequence[Image.Image]) -> torch.Tensor:
         """RGB pictures of any size -> (B, 3, size, size), as the encoder wants them."""
         size, mode = self.config.vision.image_size, self.config.resize
         pixels = preprocess(list(images), size, mode=mode)
-        return pixels.to(self.device, self.gpt2.wte.weight.dtype)
+        return pixels.to(self.device, self.vision.positional_embedding.dtype)
 
     def caption(self, images: Sequence[Image.Image], **options: Unpack[Decoding]) -> list[str]:
         """One caption a picture, in order; greedy unless `describe`'s options say otherwise."""
         return [caption.text for caption in self.describe(images, **options)]
 
     @torch.inference_mode()
-    def describe(
+    def describe(self, images: Sequence[Image.Image], **options: Unpack[Decoding]) -> list[Caption]:
+        """Captions of RGB pictures as one batch, with how likely and how familiar each is.
+
+        ValueError where options contradict.
+        """
+        if not images:
+            return []
+        states = self.vision.hidden_states(self.pixels(images))
+        said = self.say(self.connector(states).to(self.dtype), **options)
+        scores, familiar = self.familiarity(states)
+        return [
+            Caption(text, logprob, float(score), bool(known))
+            for (text, logprob), score, known in zip(said, scores, familiar, strict=True)
+        ]
+
+    @torch.inference_mode()
+    def say(
         self,
-        images: Sequence[Image.Image],
+        image: torch.Tensor,
         *,
         max_new_tokens: int | None = None,
         temperature: float = 0.0,
@@ -121,13 +172,11 @@ class Captioner(nn.Module):
         top_p: float | None = None,
         beams: int = 1,
         generator: torch.Generator | None = None,
-    ) -> list[Caption]:
-        """Captions of RGB pictures as one batch, with how likely and how familiar each is.
+    ) -> list[tuple[str, float]]:
+        """Image tokens (B, N, C) -> B captions, each with the mean log-probability of its tokens.
 
         `max_new_tokens` defaults to the model's own. ValueError where options contradict.
         """
-        if not images:
-            return []
         if beams > 1 and (temperature or top_k or top_p):
             raise ValueError(
                 f"beams={beams} came with sampling options. Beam search looks for the likeliest"
@@ -135,14 +184,12 @@ class Captioner(nn.Module):
             )
         new = self.config.max_new_tokens if max_new_tokens is None else max_new_tokens
         end = self.tokenizer.end
-        states = self.vision.hidden_states(self.pixels(images))
-        prompt = self.connector(states)  # (B, N, C)
         if beams > 1:
-            ids, logprobs = beam_search(self.gpt2, prompt, new, beams=beams, end=end)
+            ids, logprobs = beam_search(self.gpt2, image, new, beams=beams, end=end)
         else:
             ids, logprobs = generate_with_logprobs(
                 self.gpt2,
-                prompt,
+                image,
                 new,
                 temperature=temperature,
                 top_k=top_k,
@@ -152,17 +199,11 @@ class Captioner(nn.Module):
             )
         said = (ids == end).cumsum(1) - (ids == end).long() == 0  # (B, n), the end token included
         means = (logprobs * said).sum(1) / said.sum(1)  # (B,)
-        scores, familiar = self.familiarity(states)
+        # A table may have more rows than there are words, to be a round number; they say nothing.
+        said = said & (ids != end) & (ids < len(self.tokenizer))
         return [
-            Caption(
-                self.tokenizer.decode(row[kept & (row != end)].tolist()).strip(),
-                float(mean),
-                float(score),
-                bool(known),
-            )
-            for row, kept, mean, score, known in zip(
-                ids, said, means, scores, familiar, strict=True
-            )
+            (self.tokenizer.decode(row[kept].tolist()).strip(), float(mean))
+            for row, kept, mean in zip(ids, said, means, strict=True)
         ]
 
     def save(self, folder: str | Path) -> None:
@@ -194,7 +235,7 @@ def load_captioner(name_or_folder: str | Path, *, device: str = "cpu") -> Captio
         folder = embedded("scenes")
     config = CaptionerConfig.from_dict(read_config(folder), source=str(folder))
     own = config.tokenizer == "bpe"
-    tokenizer = BPETokenizer.load(folder) if own else gpt2_tokenizer()
+    tokenizer = BPETokenizer.load(folder) if own else load_tokenizer(folder, config.gpt2.n_vocab)
     if len(tokenizer) > config.gpt2.n_vocab:
         raise ValueError(
             f"The tokenizer of {folder} has {len(tokenizer)} tokens and its GPT-2"

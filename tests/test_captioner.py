@@ -1,16 +1,21 @@
 """The joined model: what predicts what, what padding may not change, what is saved."""
 
 import json
+from typing import get_args
 
 import pytest
 import torch
+from helpers import grad
 from PIL import Image
+from small_captioners import VISION, batch, small_captioner
 
 from captioning.config import CaptionerConfig
+from captioning.data.transforms import Transform
 from captioning.model import join, load_captioner
 from captioning.scenes.batches import captions
 from captioning.scenes.draw import draw
-from connector.config import ConnectorConfig, ReducerConfig, VisionConfig
+from connector.config import ConnectorConfig, ReducerConfig, ResizeMode, VisionConfig
+from connector.preprocess import normalise
 from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.tokenizer import BPETokenizer
 
@@ -186,3 +191,65 @@ def test_parts_that_do_not_fit_are_refused():
 def test_uncalibrated_familiarity_refuses_nothing(captioner):
     said = captioner.describe([Image.new("RGB", (40, 30), (9, 200, 90))])[0]
     assert (said.familiarity, said.familiar) == (0.5, True)
+
+
+# ---- from kept features --------------------------------------------------------------------------
+
+WAYS = [("article", ReducerConfig(strides=(2, 2))), ("last", ReducerConfig(strides=(2, 2)))]
+WAYS += [("article", ReducerConfig(strides=(3, 2), kernels=(2, 1)))]
+WAYS += [("dci", ReducerConfig(kind="pool")), ("sci", ReducerConfig(kind="conv", strides=(3, 2)))]
+WAYS += [("sti", ReducerConfig(kind="none"))]
+
+
+@pytest.mark.parametrize(("variant", "reducer"), WAYS)
+def test_kept_features_give_the_live_tokens_loss_and_gradients(variant, reducer):
+    model = small_captioner(variant, reducer=reducer).double()
+    pixels, ids, lengths = batch(model)
+    pixels = pixels.double()
+    features = model.connector.features(model.hidden_states(pixels)).detach()
+    picks = reducer.kind == "article" and reducer.kernels == (1, 1)
+    kept = model.connector.tokens if picks else model.config.connector.tokens_in
+    assert features.shape == (3, kept, model.config.connector.features)
+    found = []
+    for loss_of, seen in ((model.loss_sum, pixels), (model.loss_sum_of_features, features)):
+        model.zero_grad()
+        total, count = loss_of(seen, ids, lengths)
+        total.backward()
+        trained = [item for item in model.named_parameters() if not item[0].startswith("vision.")]
+        found.append((total, count, {name: grad(p).clone() for name, p in trained}))
+    torch.testing.assert_close(found[1], found[0], rtol=1e-10, atol=1e-12)
+    tokens = model.tokens_from_features(features)
+    torch.testing.assert_close(tokens, model.image_tokens(pixels), rtol=1e-10, atol=1e-12)
+    assert model.say(tokens) == model.say(model.image_tokens(pixels))
+
+
+def test_kept_features_may_be_narrower_than_the_model(captioner, pictures):
+    """float16 from the disk: what is left of the difference is its rounding, 2^-11."""
+    pixels = captioner.pixels(pictures)
+    tokens = captioner.image_tokens(pixels)
+    half = captioner.connector.features(captioner.hidden_states(pixels)).half()
+    found = captioner.tokens_from_features(half)
+    assert found.dtype == torch.float32
+    far = (found - tokens).abs().max() / tokens.abs().max()
+    others = (tokens.roll(1, 0) - tokens).abs().max() / tokens.abs().max()
+    assert far < 2**-9 < others / 10
+
+
+# ---- the three ways to a square ------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("resize", ["clip", "squash", "pad"])
+def test_a_captioner_sees_as_its_config_says(resize):
+    model = small_captioner(resize=resize)
+    image = draw(0).image.resize((60, 40))
+    wanted = normalise(
+        torch.from_numpy(Transform(VISION.image_size, resize)(image)).permute(2, 0, 1)
+    )
+    assert torch.equal(model.pixels([image])[0], wanted)
+    others = [small_captioner(resize=other).pixels([image]) for other in get_args(ResizeMode)]
+    assert sum(torch.equal(other[0], wanted) for other in others) == 1
+
+
+def test_another_way_to_a_square_is_refused():
+    with pytest.raises(ValueError, match=r"resize='crop': choose of .*'pad'"):
+        config(resize="crop")

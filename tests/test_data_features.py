@@ -19,7 +19,7 @@ from PIL import Image
 import captioning.data.features as features
 from captioning.data.batches import Batches
 from captioning.data.build import open_index
-from captioning.data.features import Encoder, FeatureCache, tokens_from_features
+from captioning.data.features import Encoder, FeatureCache
 from captioning.data.rows import Bad
 from captioning.data.transforms import Augmentation, Transform
 from connector.config import ConnectorConfig, ReducerConfig, VisionConfig
@@ -111,7 +111,7 @@ def test_a_hit_is_what_the_encoder_says(index, tmp_path, variant, reducer):
         with Image.open(picture.place.path) as image, torch.no_grad():
             states = encode.vision.hidden_states(preprocess([image.convert("RGB")], 16))
             tokens = encode.connector(states)[0]
-            got = tokens_from_features(encode.connector, held[None])[0]
+            got = encode.connector.tokens_from_features(held[None])[0]
         # bf16 keeps 8 bits: what training in it would round away anyway. Another picture's
         # tokens are 100 times as far off.
         torch.testing.assert_close(got, tokens, rtol=2**-8, atol=2**-8)

@@ -197,5 +197,5 @@ def test_a_picture_that_is_not_rgb_is_refused(mode):
 def test_other_mistakes_are_told():
     with pytest.raises(ValueError, match="0 x 5"):
         resize_and_crop(Image.new("RGB", (0, 5)), SMALL)
-    with pytest.raises(ValueError, match="must be 'clip' or 'squash'"):
+    with pytest.raises(ValueError, match=r"must be one of .'clip', 'squash', 'pad'"):
         resize_and_crop(noise(5, 5), SMALL, "stretch")

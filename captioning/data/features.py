@@ -64,9 +64,7 @@ class Encoder:
 
     @torch.inference_mode()
     def __call__(self, pixels: Tensor) -> Tensor:
-        keep = self.connector.reducer.keep
-        states = self.vision.hidden_states(pixels)
-        return self.connector.dense.features(states, ALL if keep is None else keep)
+        return self.connector.features(self.vision.hidden_states(pixels))
 
     @property
     def key(self) -> dict[str, Any]:
@@ -81,13 +79,6 @@ class Encoder:
             "tokens": f"each {keep.step}th of {config.tokens_in}" if keep else "all",
             "shape": list(self.shape),
         }
-
-
-def tokens_from_features(connector: Connector, features: Tensor) -> Tensor:
-    """(B, N, F) -> (B, N, C): the connector's trained half, on features of its frozen half."""
-    reducer = connector.reducer
-    x = connector.dense.projection(features)
-    return reducer(x) if reducer.keep is None else reducer.per_token(x)
 
 
 def digest(module: nn.Module) -> str:

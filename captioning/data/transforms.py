@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageEnhance
 
-from connector.preprocess import BICUBIC, MEAN, resize_and_crop
-
-Mode = Literal["clip", "squash", "pad"]
+from connector.config import ResizeMode
+from connector.preprocess import resize_and_crop
 
 
 @dataclass(frozen=True)
@@ -52,17 +51,16 @@ class Augmentation:
 class Transform:
     """A picture of any size -> (size, size, 3) uint8; `connector.preprocess.normalise` follows.
 
-    `clip` resizes the shorter side and crops the centre, `squash` is the article's resize to a
-    square, `pad` resizes the longer side and fills up with CLIP's mean colour.
+    `connector.preprocess` says what the modes are.
     """
 
     size: int
-    mode: Mode = "clip"
+    mode: ResizeMode = "clip"
     augment: Augmentation | None = None
 
     def __post_init__(self) -> None:
-        if self.mode not in get_args(Mode):
-            raise ValueError(f"mode={self.mode!r}: choose of {get_args(Mode)}.")
+        if self.mode not in get_args(ResizeMode):
+            raise ValueError(f"mode={self.mode!r}: choose of {get_args(ResizeMode)}.")
 
     @property
     def key(self) -> dict[str, Any]:
@@ -76,16 +74,4 @@ class Transform:
         augmented."""
         if self.augment is not None and seed is not None:
             image = self.augment(image, np.random.default_rng(seed))
-        if self.mode == "pad":
-            return pad(image, self.size)
         return resize_and_crop(image, self.size, self.mode)
-
-
-def pad(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
-    """The whole picture in the middle of a square, (size, size, 3) uint8; no part is lost."""
-    longer = max(image.size)
-    width, height = (max(1, round(size * side / longer)) for side in image.size)
-    square = Image.new("RGB", (size, size), tuple(round(255 * mean) for mean in MEAN))
-    resized = image.resize((width, height), BICUBIC)
-    square.paste(resized, ((size - width) // 2, (size - height) // 2))
-    return np.array(square)
