@@ -26,6 +26,7 @@ from captioning.scenes.facts import (
 if TYPE_CHECKING:
     from captioning.model import Captioner
 
+SCENES = 500
 HELD_OUT = 2  # the first number of a seed that is for looking at a model, never for training it
 GREY = Image.new("RGB", (64, 64), (128, 128, 128))
 
@@ -43,7 +44,7 @@ _KINDS = {
 
 
 def evaluate_scenes(
-    captioner: Captioner, n: int = 500, seed: int = 0, batch_size: int = 50
+    captioner: Captioner, n: int = SCENES, seed: int = 0, batch_size: int = 50
 ) -> dict[str, Any]:
     """Captions scenes (HELD_OUT, seed, 0) to (HELD_OUT, seed, n - 1) greedily and scores them.
 

@@ -16,8 +16,8 @@ from captioning.data.batches import Batch, Batches
 from captioning.data.build import open_index
 from captioning.data.index import Index
 from captioning.data.order import Order, Permutation, Turn
-from captioning.data.transforms import Augmentation, Transform, pad
-from connector.preprocess import MEAN, preprocess, resize_and_crop
+from captioning.data.transforms import Augmentation, Transform
+from connector.preprocess import MEAN, pad, preprocess, resize_and_crop
 from gpt2_scratch.tokenizer import BPETokenizer
 
 SIZE = 8

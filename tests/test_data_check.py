@@ -1,7 +1,9 @@
 """A set of 5,000 rows with every fault there is: all reported, and iteration goes on."""
 
+import itertools
 import json
 import os
+import tracemalloc
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +17,14 @@ from captioning.data.batches import Batches
 from captioning.data.build import open_index
 from captioning.data.check import check
 from captioning.data.opening import decode, look
-from captioning.data.rows import KINDS, NOTES, Bad, Place
+from captioning.data.rows import KINDS, NOTES, SIDES, Bad, Place
 from captioning.data.split import hash_side
 from captioning.data.stats import statistics
 from captioning.data.transforms import Transform
 from gpt2_scratch.tokenizer import BPETokenizer
 
 SHARDS, ROWS = 2, 5000
+PICTURES = {"empty picture", "truncated", "corrupt", "oversized"}  # what is told by opening them
 STEM = "open_images_train_v6_localized_narratives"
 
 
@@ -145,10 +148,29 @@ def test_training_goes_on_over_every_fault(planted, tmp_path):
         total = index.count("train")
     assert images.total() + len(skipped) == 50 * steps and not images - once
     assert once.total() + len(faults) == total
-    broken = {"empty picture", "truncated", "corrupt", "oversized"}
-    assert {fault.kind for fault in faults} <= broken and faults
+    assert {fault.kind for fault in faults} <= PICTURES and faults
     told = {(fault.kind, fault.file.name, fault.row) for fault in faults}
     assert told <= set(planted.faults) and len(told) == len(faults)
+
+
+@pytest.mark.parametrize("world", [1, 3])
+def test_a_pass_over_all_sides_tells_every_bad_row_once(planted, tmp_path, world):
+    """What is left out before training and in it, by all processes together, is what is planted."""
+    tokenizer = BPETokenizer.train(["In this image we see"], 270)
+    told, seen = Counter(), Counter()
+    with open_index(planted.folder, tmp_path / "index.sqlite", tokenizer=tokenizer) as index:
+        told.update((f.kind, f.file.name, f.row) for f in index.faults())
+        for side, rank in itertools.product(SIDES, range(world)):
+            share = {"micro": 50, "rank": rank, "world": world}
+            for batch in Batches(index, side, tokenizer, Transform(8), 3 * 50, **share).once():
+                told.update((f.kind, f.file.name, f.row) for f in batch.skipped)
+                seen.update(batch.images)
+        usable = sum(map(index.count, SIDES))
+    # That two pictures are the same is found by comparing all, which is what `check` is for.
+    wanted = [one for one in planted.faults if not one[0].startswith("duplicate")]
+    assert told == Counter(wanted) and set(told.values()) == {1}
+    broken = sum(kind in PICTURES for kind, *_ in wanted)
+    assert seen.total() == usable - broken and len(seen) == planted.pictures
 
 
 def test_the_command_lists_faults_and_counts(planted, capsys):
@@ -216,6 +238,16 @@ def test_what_a_place_does_not_hold(tmp_path):
         with pytest.raises(Bad) as caught:
             look(place)
         assert caught.value.kind == kind
+
+
+def test_a_file_of_gigabytes_is_not_read(tmp_path):
+    path = put(tmp_path / "a.png", picture_bytes())
+    os.truncate(path, 2**33)  # all but its beginning is a hole, which takes no room on the disk
+    tracemalloc.start()
+    with pytest.raises(Bad, match=r"oversized: .* 8,589,934,592 bytes, at most 536,870,912"):
+        look(Place(str(path)))
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
 
 
 def test_pixels_beyond_the_limit_are_not_decoded():

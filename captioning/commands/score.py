@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +15,7 @@ from weights.console import complain
 
 if TYPE_CHECKING:
     from captioning.metrics.files import Matched
+    from captioning.metrics.summary import Row
 
 FEW = 100  # images below which CIDEr's idea of a rare word is mostly chance
 File = Annotated[Path, tyro.conf.Positional]
@@ -55,18 +57,11 @@ class Score:
 
         matched = match(self.predictions, self.references)
         _complain(matched, self.predictions)
-        if len(matched.images) < FEW:
-            complain(
-                "note",
-                f"{len(matched.images)} images are few for CIDEr, which takes from the references"
-                f" which words are rare: compare it with other values of the same images only.",
-            )
+        note_few(len(matched.images))
         said, wanted = matched.candidates, matched.references
         rows = summarise(said, wanted, resamples=self.resamples, seed=self.seed)
         result: dict[str, Any] = {
-            "images": len(matched.images),
-            **{row.name: row.value for row in rows},
-            "intervals": {row.name: row.interval for row in rows if row.interval},
+            **as_result(len(matched.images), rows),
             "missing": matched.missing,
             "unknown": matched.unknown,
             "repeated": matched.repeated,
@@ -86,7 +81,7 @@ class Score:
                 said, other.candidates, wanted, resamples=self.resamples, seed=self.seed
             )
             result["against"] = {name: asdict(one) for name, one in compared.items()}
-        print(json.dumps(result) if self.json else _table(result))
+        print(json.dumps(result) if self.json else as_table(result))
         if self.report is not None:
             self._write_report(self.report, matched)
         return 0 if complete else 1
@@ -114,6 +109,25 @@ class Score:
         complain("note", f"to look at: {write_report(path, report)}")
 
 
+def note_few(images: int) -> None:
+    """Says on stderr where there are too few images for CIDEr to be compared with others."""
+    if images < FEW:
+        complain(
+            "note",
+            f"{images} images are few for CIDEr, which takes from the references which words are"
+            " rare: compare it with other values of the same images only.",
+        )
+
+
+def as_result(images: int, rows: Sequence[Row]) -> dict[str, Any]:
+    """Metrics and their intervals as they are printed and written."""
+    return {
+        "images": images,
+        **{row.name: row.value for row in rows},
+        "intervals": {row.name: row.interval for row in rows if row.interval},
+    }
+
+
 def _complain(matched: Matched, path: Path) -> None:
     """Says on stderr which images were left out of the score, or have more captions than one."""
     from captioning.metrics.files import few
@@ -127,7 +141,8 @@ def _complain(matched: Matched, path: Path) -> None:
             complain("note", f"{path}: {what.format(len(names), few(names))}.")
 
 
-def _table(result: dict[str, Any]) -> str:
+def as_table(result: dict[str, Any]) -> str:
+    """What `as_result` gave, and differences where there are some, as lines."""
     units = "WER and BLEU-*-m7 in percent, CIDEr times 10"
     lines = [f"{result['images']} images; {units}", ""]
     lines.append(f"{'metric':<18}{'value':>9}   95 % interval")

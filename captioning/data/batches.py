@@ -105,9 +105,12 @@ class Batches:
             for at in range(0, self.share, size)
         )
 
-    def once(self) -> Iterator[Batch]:
-        """This process's share of the side, each caption once, in order, nothing augmented."""
-        mine = range(self.rank, self.index.count(self.side), self.world)
+    def once(self, most: int | None = None) -> Iterator[Batch]:
+        """This process's share of the side, each caption once, in order, nothing augmented; or of
+        `most` captions that are spread evenly over it."""
+        n = self.index.count(self.side)
+        chosen = range(n) if most is None or most >= n else [i * n // most for i in range(most)]
+        mine = chosen[self.rank :: self.world]
         size = self.micro or self.share
         return self._load(
             [Turn(-1, position) for position in mine[at : at + size]]

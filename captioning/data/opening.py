@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import warnings
 from dataclasses import dataclass
@@ -31,14 +32,15 @@ def read_bytes(place: Place) -> bytes:
     """The bytes of a picture. Bad where there are none, too many, or fewer than there should be."""
     try:
         with open(place.path, "rb") as file:
+            size = os.fstat(file.fileno()).st_size if place.size < 0 else place.size
+            if size > MAX_BYTES:
+                raise Bad("oversized", f"{place} has {size:,} bytes, at most {MAX_BYTES:,}")
             file.seek(place.offset)
-            data = file.read(MAX_BYTES + 1 if place.size < 0 else min(place.size, MAX_BYTES + 1))
+            data = file.read(size)
     except FileNotFoundError:
         raise Bad("missing", f"{place} is not there") from None
     except OSError as error:
         raise Bad("corrupt", f"{place} can't be read ({error.strerror})") from None
-    if len(data) > MAX_BYTES:
-        raise Bad("oversized", f"{place} has more than {MAX_BYTES:,} bytes")
     if not data:
         raise Bad("empty picture", f"{place} holds no byte")
     if len(data) < place.size:

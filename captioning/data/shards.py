@@ -44,6 +44,26 @@ def shard_rows(path: Path) -> Parsed:
             yield Fault("truncated", reason, path, number)
 
 
+def shard_pictures(path: Path) -> Iterator[tuple[str, Place, str | None]]:
+    """(name in the tar, place, id) of each picture, with captions or without.
+
+    The id is what the `.json` beside a picture says. TarError where the tar is damaged.
+    """
+    with path.open("rb") as file:
+        for _, group in groupby(_members(file), key=lambda member: _key(member.name)):
+            members = list(group)
+            image = None
+            try:
+                held = _text(file, members, ".json")
+                image = _fields(held).get("image") if held is not None else None
+            except Bad:
+                pass  # a caption is what is wanted, so nothing depends on the one beside
+            for member in members:
+                if os.path.splitext(member.name)[1].lower() in EXTENSIONS:
+                    place = Place(os.path.abspath(path), member.offset_data, member.size)
+                    yield member.name, place, None if image is None else str(image)
+
+
 def _members(file: BinaryIO) -> Iterator[tarfile.TarInfo]:
     """The files of a tar. ReadError where it does not end as a tar ends."""
     with tarfile.open(fileobj=file, mode="r:") as tar:

@@ -11,7 +11,7 @@ from typing import Literal
 from captioning.data.rows import SIDES, Side
 from captioning.pictures import EXTENSIONS
 
-Scheme = Literal["hash", "article", "official"]
+Scheme = Literal["hash", "article", "official", "none"]
 
 SHARES = (0.8, 0.1, 0.1)  # of SIDES
 

@@ -11,6 +11,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from captioning.data.opening import open_place
+from captioning.data.rows import Place
 from captioning.metrics.intervals import RESAMPLES
 from captioning.metrics.ptb import tokenize
 from captioning.metrics.scoring import score
@@ -53,7 +55,7 @@ class Shown:
     name: str
     caption: str
     references: Sequence[str]
-    picture: Path | Image.Image | None = None
+    picture: Path | Place | Image.Image | None = None
 
     @cached_property
     def data(self) -> str | None:
@@ -61,8 +63,7 @@ class Shown:
         if self.picture is None:
             return None
         try:
-            image = self.picture
-            image = open_picture(image) if isinstance(image, Path) else image.convert("RGB")
+            image = _opened(self.picture)
         except (ValueError, OSError):
             return None
         image.thumbnail((SIDE, SIDE))
@@ -73,6 +74,12 @@ class Shown:
     @cached_property
     def nouns(self) -> Nouns:
         return compare_nouns(self.caption, self.references)
+
+
+def _opened(picture: Path | Place | Image.Image) -> Image.Image:
+    if isinstance(picture, Image.Image):
+        return picture.convert("RGB")
+    return open_picture(picture) if isinstance(picture, Path) else open_place(picture)
 
 
 @dataclass(frozen=True)
