@@ -15,7 +15,10 @@ from captioning.commands.data import Data
 from captioning.commands.demo import Demo
 from captioning.commands.draw import Draw
 from captioning.commands.evaluate import Evaluate
+from captioning.commands.plan import PlanCommand
+from captioning.commands.presets import Presets
 from captioning.commands.score import Score
+from captioning.commands.train import Train
 from captioning.commands.train_scenes import TrainScenes
 from weights.console import run_command
 
@@ -25,7 +28,10 @@ Command = (
     | Annotated[Article, subcommand("article", prefix_name=False)]
     | Annotated[Demo, subcommand("demo", prefix_name=False)]
     | Annotated[Evaluate, subcommand("evaluate", prefix_name=False)]
+    | Annotated[PlanCommand, subcommand("plan", prefix_name=False)]
+    | Annotated[Presets, subcommand("presets", prefix_name=False)]
     | Annotated[Score, subcommand("score", prefix_name=False)]
+    | Annotated[Train, subcommand("train", prefix_name=False)]
     | Annotated[TrainScenes, subcommand("train-scenes", prefix_name=False)]
     | Annotated[Draw, subcommand("draw", prefix_name=False)]
 )

@@ -112,7 +112,7 @@ def test_the_page_says_what_the_terminal_says(shown):
     page = Page(as_page(shown, SEED))
     assert tally(shown) in page.text
     assert f"--seed {SEED}" in page.text
-    assert "knows only drawn scenes" in page.text and "not there yet" in page.text
+    assert "knows only drawn scenes" in page.text and "captioning train" in page.text
     marks = [attrs.get("class") for tag, attrs in page.tags if tag == "li"]
     assert marks.count("right") == as_text(shown).count("✓")
     assert marks.count("wrong") == as_text(shown).count("✗")
@@ -126,7 +126,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     text, err = capsys.readouterr()
     assert err == ""
     assert text.startswith(f"seed {SEED} ") and f"--seed {SEED}" in text
-    assert "knows only drawn scenes" in text and "not there yet" in text
+    assert "knows only drawn scenes" in text and "captioning train" in text
     first = (out / "index.html").read_bytes()
     assert text.rstrip().endswith(str(out / "index.html"))
     assert sorted(p.name for p in out.iterdir()) == [

@@ -19,7 +19,7 @@ from gpt2_scratch.loader import load_gpt2, random_gpt2, save_gpt2
 from gpt2_scratch.tokenizer import BPETokenizer
 from gpt2_scratch.training import checkpoint, finetune
 from gpt2_scratch.training.lora import load_lora, merge_lora
-from gpt2_scratch.training.plan import GPUS, Load, planned
+from gpt2_scratch.training.plan import GPUS, SHARE, Load, planned
 
 WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven")
 TEXT = "".join(f"{a} and {b} make {a} {b}.\n" for a in WORDS for b in WORDS)
@@ -264,7 +264,7 @@ def test_what_fits_is_chosen_and_kept(text, tmp_path, monkeypatch, capsys):
     one, two = (planned(replace(load, rows=rows), 4).memory.total for rows in (1, 2))
     assert go(*arguments) == 0
     assert "4 windows of 16 tokens a step; fp32; activations kept" in capsys.readouterr().out
-    monkeypatch.setattr(finetune, "free_memory", lambda device: (one + two) / 2 / finetune.SHARE)
+    monkeypatch.setattr(finetune, "free_memory", lambda device: (one + two) / 2 / SHARE)
     assert go(*arguments) == 0  # as before no longer fits
     assert "4 windows of 16 tokens a step, 1 at once" in capsys.readouterr().out
     monkeypatch.setattr(finetune, "free_memory", lambda device: 10**12)

@@ -20,14 +20,18 @@ ENTRY = ("__init__", "__main__")
 MAY_IMPORT: dict[str, dict[str, tuple[str, ...] | None]] = {
     "weights": {},
     "connector": {
-        "weights": (*ENTRY, "commands", "loader", "verify", "diagnose", "raw", "sites", "twin")
+        "weights": (
+            *(*ENTRY, "commands", "loader", "verify", "diagnose", "mistakes", "published"),
+            *("raw", "recording", "reference", "sites", "text", "twin", "wrong"),
+        )
     },
     "gpt2_scratch": {
         # What reads and writes files, and what compares with files; a run's files are written
         # through weights.store too, as atomically as a model's. The model itself knows no weights.
         "weights": (
             *(*ENTRY, "commands", "loader", "layouts", "tokenizer", "training"),
-            *("verify", "diagnose", "published", "raw", "recording", "sites", "twin", "wrong"),
+            *("verify", "diagnose", "mistakes", "published", "raw", "recording", "reference"),
+            *("sites", "twin", "wrong"),
         )
     },
     "captioning": {"weights": None, "connector": None, "gpt2_scratch": None},
@@ -38,7 +42,8 @@ MAY_IMPORT: dict[str, dict[str, tuple[str, ...] | None]] = {
 FLOORS = (
     ("scenes.draw", "scenes.facts", "scenes.shapes", "scenes.backgrounds"),
     ("config", "model", "presets", "familiarity", "pictures", "metrics", "data", "report"),
-    ("evaluate", "web"),
+    ("build", "trained", "examples"),
+    ("evaluate", "many", "training", "web"),
     ("scenes", "systems"),
     ("commands", "demo"),
     ("__main__",),
@@ -227,7 +232,7 @@ if loaded: sys.exit(f"loaded: {{loaded}}")
     "names",
     [
         ", ".join(PACKAGES),
-        "gpt2_scratch.config, connector.config, captioning.config",
+        "gpt2_scratch.config, connector.config, captioning.config, captioning.presets",
         "captioning.scenes.draw, captioning.scenes.facts",
     ],
 )
@@ -240,6 +245,7 @@ ROOF = MODULES["captioning.__main__"].read_text("utf-8")
 HELPS = [["weights", command] for command in ("list", "fetch", "path", "check", "import")]
 HELPS += [["weights"], ["chapters"], ["chapters", "list"], ["captioning"]]
 HELPS += [["gpt2_scratch", command] for command in ("generate", "convert", "verify", "finetune")]
+HELPS += [["connector"], ["connector", "verify"]]
 HELPS += [["captioning", command] for command in re.findall(r'subcommand\("([\w-]+)"', ROOF)]
 
 

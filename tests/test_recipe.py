@@ -18,6 +18,7 @@ from captioning.scenes.facts import SHAPES, read_facts
 from connector.config import VisionConfig
 from connector.vision import ClipVision
 from gpt2_scratch.tokenizer import BPETokenizer
+from weights.store import write_json
 
 CONFIG = recipe.stage(steps=5, batch=4)
 
@@ -37,6 +38,16 @@ def test_no_purpose_draws_anothers_scenes():
         CLOSE_UPS,
     ]
     assert len(set(purposes)) == len(purposes)
+
+
+def test_the_card_sets_reducers_of_one_folder_side_by_side(tmp_path):
+    made = recipe.Recipe(out=tmp_path)
+    write_json(made.figures("pool"), {"facts_f1": 0.98765, "exact_match": 0.9})
+    assert recipe.compared(made) == ""
+    write_json(made.figures("article"), {"facts_f1": 0.9, "exact_match": 0.54321})
+    told = recipe.compared(made)
+    assert "| pool | 0.9877 | 0.9000 |" in told and "| article | 0.9000 | 0.5432 |" in told
+    assert "(37)" in told
 
 
 def test_a_batch_is_a_function_of_its_step(tokenizer):

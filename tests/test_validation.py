@@ -109,3 +109,10 @@ def test_batches_of_validation_do_not_move_the_data_position(tmp_path):
     run(tmp_path / "a", options=options, validate_every=1)
     run(tmp_path / "b")
     assert losses(tmp_path / "a") == losses(tmp_path / "b")
+
+
+def test_a_validation_in_the_first_step_keeps_the_row_before_it(tmp_path):
+    said, options = heard()
+    run(tmp_path, steps=2, options=options, validate_every=1)
+    rows = (tmp_path / "validation.csv").read_text().splitlines()
+    assert [row.split(",")[0] for row in rows] == ["step", "0", "1", "2"] and len(said) == 3

@@ -22,15 +22,20 @@ class TrainScenes:
 
     def run(self) -> int:
         from captioning.scenes.recipe import Recipe, run
+        from gpt2_scratch.training.parallel import joined, world
         from gpt2_scratch.training.stopping import Stopped
 
         recipe = Recipe(out=self.out, reducer=self.reducer)
-        try:
-            run(recipe)
-        except Stopped as stopped:
-            print(stopped)
-            return 128 + stopped.signal_number
-        model = one_line(recipe.model)
-        print(f"Its card: {model}/README.md")
-        print(f"Caption with it: python -m captioning caption PICTURE --model {model}")
+        with joined("cpu"):
+            leads = world().leads
+            try:
+                run(recipe)
+            except Stopped as stopped:
+                if leads:
+                    print(stopped)
+                return 128 + stopped.signal_number
+        if leads:
+            model = one_line(recipe.model)
+            print(f"Its card: {model}/README.md")
+            print(f"Caption with it: python -m captioning caption PICTURE --model {model}")
         return 0

@@ -19,6 +19,7 @@ from captioning.scenes.facts import MOST_OBJECTS
 from connector.preprocess import normalise, resize_and_crop
 from gpt2_scratch.tokenizer import BPETokenizer, Tokenizer
 from gpt2_scratch.training.loop import TrainingConfig
+from gpt2_scratch.training.parallel import world
 
 # First number of a scene's seed; `evaluate.HELD_OUT` is another, so no scene serves both.
 TRAINING, CAPTIONS = 1, 3
@@ -34,17 +35,24 @@ def caption_windows(
 ) -> Iterator[torch.Tensor]:
     """Batches (B, length + 1) of ids from `step` on: captions end to end, an end token between.
 
-    So every position of the context is trained, as in GPT-2's own pretraining.
+    Of several processes each gets its share of the rows. Every position of the context is trained,
+    as in GPT-2's own pretraining.
     """
     each = 2 + length // 16  # captions for a row: more than enough to fill it
     for now in itertools.count(step):
         rows = []
-        for row in range(now * config.batch, (now + 1) * config.batch):
+        for row in share_of_rows(now * config.batch, config.batch):
             ids = [tokenizer.end]
             for text in captions(config.seed, row * each, each):
                 ids += [*tokenizer.encode(text), tokenizer.end]
             rows.append(ids[: length + 1])
         yield torch.tensor(rows)
+
+
+def share_of_rows(first: int, many: int) -> range:
+    """This process's of the rows from `first` on, `many` for all processes together."""
+    group = world()
+    return range(first + group.rank, first + many, group.size)
 
 
 class Batch(NamedTuple):
@@ -109,15 +117,19 @@ class Scenes(Drawn):
         return self.example(draw(next(s for s in seeds if len(compose(s).facts) <= most)))
 
 
-def scene_batches(scenes: Drawn, config: TrainingConfig, workers: int, step: int) -> Iterator[Any]:
+def scene_batches(
+    scenes: Drawn, config: TrainingConfig, workers: int, step: int, *, share: bool = True
+) -> Iterator[Any]:
     """Batches of freshly drawn scenes from `step` on, drawn ahead by worker processes.
 
-    Each is what `scenes.collate` makes, with normalised pixels.
+    Each is what `scenes.collate` makes, with normalised pixels. Of several processes each gets its
+    `share` of the rows, or all.
     """
+    rows = share_of_rows if share else lambda first, many: range(first, first + many)
+    firsts = range(step * config.batch, len(scenes), config.batch)
     loader = DataLoader(
         scenes,
-        batch_size=config.batch,
-        sampler=range(step * config.batch, len(scenes)),
+        batch_sampler=(list(rows(first, config.batch)) for first in firsts),
         num_workers=workers,
         collate_fn=scenes.collate,
         prefetch_factor=4 if workers else None,

@@ -8,7 +8,7 @@ learns which pictures it knows, is measured, and gets its card.
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,31 +18,27 @@ from torch import nn
 from captioning.config import CaptionerConfig
 from captioning.evaluate import evaluate_scenes
 from captioning.model import Captioner
+from captioning.presets import PRESETS
 from captioning.scenes.batches import Scenes, caption_windows, captions, scene_batches
 from captioning.scenes.calibrate import calibrate
 from captioning.scenes.closeups import CloseUps
 from captioning.scenes.contrast import Contrast, place_patches
-from connector.config import ConnectorConfig, ReducerConfig, VisionConfig
+from connector.config import ReducerConfig
 from connector.connector import Connector
 from connector.vision import ClipVision
-from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.loader import save_gpt2
 from gpt2_scratch.model import GPT2
 from gpt2_scratch.tokenizer import BPETokenizer
 from gpt2_scratch.training import language
 from gpt2_scratch.training.loop import TrainingConfig, train
-from weights.store import replacing
+from gpt2_scratch.training.parallel import by_the_first
+from weights.store import read_json, replacing, write_json
 
-VISION = VisionConfig(
-    image_size=72, patch_size=6, width=128, layers=5, heads=4, quick_gelu=True, projection=128
-)
-# "explicit" since on a CPU torch's fused kernel is the slower of the two backwards in bf16.
-LANGUAGE = GPT2Config(
-    n_vocab=384, n_ctx=128, n_embd=128, n_head=4, n_layer=3, dropout=0.0, attention="explicit"
-)
+SIZES = PRESETS["scenes"].sizes
+VISION, LANGUAGE = SIZES.vision, SIZES.gpt2
 # 145 tokens become 37, by averages of 2 x 2 patches or, as in the article, by leaving tokens out.
 REDUCERS = {
-    "pool": ReducerConfig(kind="pool", window=2),
+    "pool": SIZES.connector.reducer,
     "article": ReducerConfig(kind="article", strides=(2, 2), kernels=(1, 1)),
 }
 # Models this small learn faster from tables at these scales than from GPT-2's 0.02 and 0.01.
@@ -84,7 +80,7 @@ class Recipe:
     )
     contrast: TrainingConfig = field(default_factory=lambda: stage(6000, 24))
     joint: TrainingConfig = field(
-        default_factory=lambda: stage(8500, 16, matrix_rate=0.006, tower=0.5)
+        default_factory=lambda: stage(13_000, 16, matrix_rate=0.006, tower=0.5)
     )
     workers: int = 1
 
@@ -95,6 +91,10 @@ class Recipe:
         language, clip, captioner = (self.out / name for name in names)
         return language, clip, captioner
 
+    def figures(self, reducer: str) -> Path:
+        """Where the held-out figures with a reducer are kept, for the card of each."""
+        return self.out / f"figures-{reducer}.json"
+
     @property
     def model(self) -> Path:
         """Where the finished captioner goes."""
@@ -103,18 +103,7 @@ class Recipe:
 
 def captioner_config(reducer: ReducerConfig) -> CaptionerConfig:
     """The embedded captioner's sizes with this reducer."""
-    connector = ConnectorConfig(
-        variant="article",
-        vision_width=VISION.width,
-        depth=VISION.layers,
-        patches=VISION.patches,
-        out=LANGUAGE.n_embd,
-        dropout=0.0,
-        reducer=reducer,
-    )
-    return CaptionerConfig(
-        VISION, connector, LANGUAGE, tokenizer="bpe", max_new_tokens=80, knows="drawn scenes"
-    )
+    return replace(SIZES, connector=replace(SIZES.connector, reducer=reducer))
 
 
 def train_language_model(recipe: Recipe) -> tuple[GPT2, BPETokenizer]:
@@ -143,7 +132,8 @@ def train_clip(recipe: Recipe, tokenizer: BPETokenizer) -> ClipVision:
     train(
         contrast,
         contrast.loss_sum,
-        lambda step: scene_batches(scenes, config, recipe.workers, step),
+        # Each picture is compared with all captions of its batch, so no process gets a part of it.
+        lambda step: scene_batches(scenes, config, recipe.workers, step, share=False),
         config,
         recipe.folders[1],
         title="2/3 CLIP",
@@ -184,16 +174,26 @@ def run(recipe: Recipe) -> Captioner:
     if recipe.reducer not in REDUCERS:
         raise ValueError(f"No reducer {recipe.reducer!r} in the recipe: {', '.join(REDUCERS)}.")
     language, tokenizer = train_language_model(recipe)
-    save_gpt2(language, recipe.model / "language-model")
-    tokenizer.save(recipe.model / "language-model")
+
+    def keep() -> None:
+        save_gpt2(language, recipe.model / "language-model")
+        tokenizer.save(recipe.model / "language-model")
+
+    by_the_first(keep)
     vision = train_clip(recipe, tokenizer)
     captioner = train_captioner(recipe, vision, language, tokenizer)
+    by_the_first(lambda: finish(recipe, captioner))
+    return captioner
+
+
+def finish(recipe: Recipe, captioner: Captioner) -> None:
+    """Teach it which pictures it knows, measure it, and write it with its card."""
     calibrate(captioner)
     captioner.save(recipe.model)
     figures = evaluate_scenes(captioner, HELD_OUT_SCENES, HELD_OUT_SEED)
+    write_json(recipe.figures(recipe.reducer), figures)
     with replacing(recipe.model / "README.md") as temporary:
         temporary.write_text(card(recipe, captioner, figures), "utf-8")
-    return captioner
 
 
 def minutes(folder: Path) -> float:
@@ -220,8 +220,8 @@ Weights from random numbers, pictures and captions from `captioning.scenes`; MIT
 
 Seed {recipe.joint.seed}; {recipe.language.steps} steps of language model ({taken[0]:.1f} min), \
 {recipe.contrast.steps} of CLIP ({taken[1]:.1f} min),
-{recipe.joint.steps} of all three parts together ({taken[2]:.1f} min): bf16, one CPU core,
-other work beside it.
+{recipe.joint.steps} of all three parts together ({taken[2]:.1f} min): bf16, CPU threads: \
+{torch.get_num_threads()}.
 `language-model/` is the GPT-2 after the first stage, in Hugging Face's layout.
 
 ## What it does
@@ -241,4 +241,26 @@ Share of the drawn facts that was said:
 | fact | share |
 |---|---|
 {kinds}
+{compared(recipe)}"""
+
+
+def compared(recipe: Recipe) -> str:
+    """The card's table of reducers, of those that were trained in this folder."""
+    trained = {name: recipe.figures(name) for name in REDUCERS if recipe.figures(name).is_file()}
+    if len(trained) < 2:
+        return ""
+    figures = {name: read_json(path) for name, path in trained.items()}
+    rows = "\n".join(
+        f"| {name} | {found['facts_f1']:.4f} | {found['exact_match']:.4f} |"
+        for name, found in figures.items()
+    )
+    tokens = captioner_config(REDUCERS[recipe.reducer]).connector.tokens
+    return f"""
+## Beside the other reducers
+
+Made by the same recipe with another `--reducer`: as many image tokens ({tokens}), steps and scenes.
+
+| reducer | facts F1 | exact match |
+|---|---|---|
+{rows}
 """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from gpt2_scratch.training.settings import FinetuneConfig
@@ -11,12 +12,12 @@ from weights.console import check_device, one_line
 
 @dataclass(frozen=True)
 class Finetune(FinetuneConfig):
-    """Train a GPT-2 on text, on one GPU or on the CPU; killed at any moment, it goes on.
+    """Train a GPT-2 on text, on GPUs or on the CPU; killed at any moment, it goes on.
 
-    RUN gets model/ (Hugging Face's layout, which `generate --model RUN/model` takes; the weights of
-    the best validation), log.csv, validation.csv, samples.txt, the last checkpoint and the best.
-    Type the same command again to go on. Exit code: 0 when done; 143 after SIGTERM, 130 after
-    Ctrl-C, both saved; 2 for what you can put right.
+    RUN gets model/ (Hugging Face's layout, for `generate --model RUN/model`; of the best
+    validation), log.csv, validation.csv, samples.txt, the last checkpoint and the best. The same
+    command goes on. On several GPUs: torchrun --nproc-per-node N -m gpt2_scratch finetune ...
+    Exit code: 0 when done; 143 after SIGTERM, 130 after Ctrl-C, both saved; 2 for a mistake.
     """
 
     plan: bool = False
@@ -27,6 +28,7 @@ class Finetune(FinetuneConfig):
         import torch
 
         from gpt2_scratch.training.device import best_device
+        from gpt2_scratch.training.parallel import joined, world
         from gpt2_scratch.training.stopping import Stopped
 
         device = self.device or best_device()
@@ -34,11 +36,14 @@ class Finetune(FinetuneConfig):
         try:
             if self.plan:
                 self._plan(device)
-            else:
-                self._train(device)
-        except Stopped as stopped:
-            say(str(stopped))
-            return stopped.signal_number + 128
+                return 0
+            with joined(device) as device:
+                tell = say if world().leads else silent
+                try:
+                    self._train(device, tell)
+                except Stopped as stopped:
+                    tell(str(stopped))
+                    return stopped.signal_number + 128
         except FloatingPointError as error:
             raise ValueError(str(error)) from None
         except torch.OutOfMemoryError as error:
@@ -48,20 +53,21 @@ class Finetune(FinetuneConfig):
             ) from None
         return 0
 
-    def _train(self, device: str) -> None:
+    def _train(self, device: str, tell: Callable[[str], None]) -> None:
         from gpt2_scratch.commands.convert import copy_vocabulary
         from gpt2_scratch.training.finetune import finetune
+        from gpt2_scratch.training.parallel import by_the_first
 
-        model, vocabulary = finetune(self, device, say)
-        copy_vocabulary(vocabulary, model)
-        say(f'Write with it: python -m gpt2_scratch generate "..." --model {one_line(model)}')
+        model, vocabulary = finetune(self, device, tell)
+        by_the_first(lambda: copy_vocabulary(vocabulary, model))
+        tell(f'Write with it: python -m gpt2_scratch generate "..." --model {one_line(model)}')
 
     def _plan(self, device: str) -> None:
         from dataclasses import replace
 
         from gpt2_scratch.training.device import free_memory, seconds_per_step
-        from gpt2_scratch.training.finetune import choose, load_of, sizes
-        from gpt2_scratch.training.plan import describe, span, within
+        from gpt2_scratch.training.finetune import chosen_plan, load_of, sizes
+        from gpt2_scratch.training.plan import describe, span, table
         from gpt2_scratch.training.settings import TrainingConfig
 
         config = sizes(self)
@@ -70,19 +76,11 @@ class Finetune(FinetuneConfig):
         say(
             f"{self.random_init or self.model}: {config.parameters:,} parameters, training"
             f" {self.train}; {self.batch} windows of {here.length:,} tokens a step,"
-            f" {there.precision}\n\n  GPU     at once  accumulate  checkpointing   memory"
+            f" {there.precision}\n\n{table(there, self.batch)}"
         )
-        for size, fit in within(there, self.batch):
-            row = "does not fit"
-            if fit is not None:
-                again = "on" if fit.recompute else "off"
-                row = (
-                    f"{fit.rows:7}  {fit.accumulate:10}  {again:>13}"
-                    f"  {fit.memory.total / 1e9:4.1f} GB"
-                )
-            say(f"{size:4} GB  {row}")
         free = free_memory(device)
-        say(f"\nHere: {describe(here, chosen := choose(self, here, free, {}), free)}.")
+        chosen = chosen_plan(self, here, free, {})
+        say(f"\nHere: {describe(here, chosen, free)}.")
         here = replace(here, rows=chosen.rows, recompute=chosen.recompute)
         training = TrainingConfig(1, self.batch, precision=here.precision)
         seconds = seconds_per_step(here, training)
@@ -96,3 +94,7 @@ def say(line: str) -> None:
 
     tqdm.write(line)
     sys.stdout.flush()
+
+
+def silent(line: str) -> None:
+    """Of several processes one speaks."""

@@ -13,6 +13,8 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
+from gpt2_scratch.training.parallel import by_the_first, gathered, world
+from gpt2_scratch.training.sharding import gathered_whole, optimizer_shares, share_like
 from weights.store import replacing
 
 LAST, BEST, LOCK = "checkpoint.pt", "best.pt", ".lock"
@@ -37,17 +39,26 @@ class Run:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Nobody else trains in `folder` inside; what a killed run had half written is cleared away."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """No other run trains in `folder` inside; what a kill left half written is cleared away."""
+    lock = FileLock(folder / LOCK, timeout=0)
+
+    def take() -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise ValueError(
+                f"{folder} is in use: another process trains in it. Wait for it, or name another"
+                " one."
+            ) from None
+        for left in (p for name in (LAST, BEST) for p in folder.glob(f".{name}.*")):
+            left.unlink()
+
+    by_the_first(take)
     try:
-        with FileLock(folder / LOCK, timeout=0):
-            for left in (p for name in (LAST, BEST) for p in folder.glob(f".{name}.*")):
-                left.unlink()
-            yield
-    except Timeout:
-        raise ValueError(
-            f"{folder} is in use: another process trains in it. Wait for it, or name another one."
-        ) from None
+        yield
+    finally:
+        lock.release()
 
 
 def frozen_names(module: nn.Module) -> set[str]:
@@ -56,9 +67,10 @@ def frozen_names(module: nn.Module) -> set[str]:
 
 
 def trained_state(module: nn.Module) -> dict[str, Any]:
-    """The state dict of a module without its frozen parameters."""
-    frozen = frozen_names(module)
-    return {name: value for name, value in module.state_dict().items() if name not in frozen}
+    """The parameters of a module that steps change; nothing here trains a buffer."""
+    kept = frozen_names(module) | {name for name, _ in module.named_buffers()}
+    held = {name: value for name, value in module.state_dict().items() if name not in kept}
+    return {name: gathered_whole(value) for name, value in held.items()}
 
 
 def check_space(path: Path, wanted: int) -> None:
@@ -74,8 +86,12 @@ def check_space(path: Path, wanted: int) -> None:
 
 def checkpoint_size(run: Run) -> int:
     """Bytes of a checkpoint, about: trained numbers and, for each, AdamW's two."""
-    trained = sum(v.nbytes for v in trained_state(run.module).values())
-    return trained + 2 * sum(p.nbytes for p in run.module.parameters() if p.requires_grad)
+    return 3 * trained_size(run.module)
+
+
+def trained_size(module: nn.Module) -> int:
+    """Bytes of the parameters that steps change."""
+    return sum(p.numel() * p.element_size() for p in module.parameters() if p.requires_grad)
 
 
 def write(path: Path, state: dict[str, Any], size: int) -> None:
@@ -93,19 +109,26 @@ def write(path: Path, state: dict[str, Any], size: int) -> None:
 
 
 def save_checkpoint(folder: Path, run: Run) -> None:
-    """Write all that a later start needs to go on as if nothing had happened."""
+    """Write all that a later start needs to go on as if nothing had happened.
+
+    Of several processes the first writes, with the random numbers' state of each.
+    """
     device = next(run.module.parameters()).device
-    state = {
+    cuda = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    others = gathered((torch.get_rng_state(), cuda))[1:]
+    state: dict[str, Any] = {
         "identity": run.identity,
         "step": run.step,
         "best": run.best,
         "module": trained_state(run.module),
-        "optimizers": [optimizer.state_dict() for optimizer in run.optimizers],
+        "optimizers": [gathered_whole(optimizer.state_dict()) for optimizer in run.optimizers],
         "scaler": run.scaler.state_dict(),
         "random": torch.get_rng_state(),
-        "random_cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        "random_cuda": cuda,
     }
-    write(folder / LAST, state, checkpoint_size(run))
+    if others:
+        state["random_others"] = others
+    by_the_first(lambda: write(folder / LAST, state, checkpoint_size(run)))
 
 
 def load_checkpoint(folder: Path, run: Run) -> None:
@@ -113,26 +136,37 @@ def load_checkpoint(folder: Path, run: Run) -> None:
 
     ValueError where the checkpoint is damaged or of a run with other settings.
     """
-    if not (folder / LAST).is_file():
+    state = read(folder / LAST, run.identity) if (folder / LAST).is_file() else None
+    found = gathered(-1 if state is None else state["step"])
+    if len(set(found)) > 1:
+        raise ValueError(
+            f"{folder / LAST} is at step {found} for the processes of this run, -1 where it is not"
+            " there. Name a folder that all of them see: --out."
+        )
+    if state is None:
         return
-    state = read(folder / LAST, run.identity)
     load_trained(run.module, state["module"])
     for optimizer, held in zip(run.optimizers, state["optimizers"], strict=True):
-        optimizer.load_state_dict(held)
+        optimizer.load_state_dict(optimizer_shares(optimizer, held))
     if held := state.get("scaler"):
         run.scaler.load_state_dict(held)
-    torch.set_rng_state(state["random"])
-    device = next(run.module.parameters()).device
-    if device.type == "cuda" and state.get("random_cuda") is not None:
-        torch.cuda.set_rng_state(state["random_cuda"], device)
     run.step, run.best = state["step"], state.get("best")
+    draws = [(state["random"], state.get("random_cuda")), *state.get("random_others", ())]
+    rank = world().rank
+    if rank >= len(draws):  # which were fewer when it was written
+        torch.manual_seed(torch.initial_seed() + run.step)
+        return
+    torch.set_rng_state(draws[rank][0])
+    device = next(run.module.parameters()).device
+    if device.type == "cuda" and draws[rank][1] is not None:
+        torch.cuda.set_rng_state(draws[rank][1], device)
 
 
 def save_best(folder: Path, run: Run) -> None:
     """Keep the trained weights of this step, which no other step has beaten yet."""
     trained = trained_state(run.module)
     state = {"identity": run.identity, "step": run.step, "best": run.best, "module": trained}
-    write(folder / BEST, state, sum(v.nbytes for v in trained.values()))
+    by_the_first(lambda: write(folder / BEST, state, trained_size(run.module)))
 
 
 def load_best(folder: Path, module: nn.Module) -> tuple[float, int] | None:
@@ -146,6 +180,11 @@ def load_best(folder: Path, module: nn.Module) -> tuple[float, int] | None:
     load_trained(module, state["module"])
     loss, step = state["best"]
     return loss, step
+
+
+def load_last(folder: Path, module: nn.Module) -> None:
+    """Put the weights of a run's last checkpoint into `module`."""
+    load_trained(module, read(folder / LAST)["module"])
 
 
 def read(path: Path, identity: str | None = None) -> dict[str, Any]:
@@ -164,8 +203,11 @@ def read(path: Path, identity: str | None = None) -> dict[str, Any]:
 
 def load_trained(module: nn.Module, held: dict[str, Any]) -> None:
     """Put what `trained_state` gave back; frozen parameters stay as they are."""
-    missing, unexpected = module.load_state_dict(held, strict=False)
-    absent = sorted(set(missing) - frozen_names(module))
+    parameters = dict(module.named_parameters())
+    shares = {n: share_like(v, parameters[n]) if n in parameters else v for n, v in held.items()}
+    missing, unexpected = module.load_state_dict(shares, strict=False)
+    kept = frozen_names(module) | {name for name, _ in module.named_buffers()}
+    absent = sorted(set(missing) - kept)
     if absent or unexpected:
         raise ValueError(
             f"The checkpoint is of a module with other parts: it lacks {absent} and has"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -43,7 +44,7 @@ def free_memory(device: str) -> int | None:
     limit, used = CGROUP / "memory.max", CGROUP / "memory.current"  # of a container
     if limit.is_file() and used.is_file() and limit.read_text().strip().isdecimal():
         free = min(free, int(limit.read_text()) - int(used.read_text()))
-    return free
+    return free // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # which torchrun sets
 
 
 def seconds_per_step(load: Load, config: TrainingConfig) -> float:

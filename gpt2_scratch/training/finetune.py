@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from gpt2_scratch.training.checkpoint import load_best
 from gpt2_scratch.training.device import best_precision, free_memory, seconds_per_step
 from gpt2_scratch.training.language import random_language_model, train_language_model
 from gpt2_scratch.training.lora import add_lora, merge_lora, remove_lora, save_lora
-from gpt2_scratch.training.plan import Load, Plan, describe, gigabytes, plan, planned, span
+from gpt2_scratch.training.parallel import by_the_first, least, share_of, world
+from gpt2_scratch.training.plan import Load, Plan, choose, describe, span
 from gpt2_scratch.training.record import asked, before, remember
 from gpt2_scratch.training.settings import FinetuneConfig, TrainingConfig, random_sizes
 from gpt2_scratch.training.text import (
@@ -40,7 +42,6 @@ RATES = {"all": 5e-5, "lora": 3e-4, "random": 1e-3}
 MOST_VALIDATED = 64  # windows, spread evenly over the text held out
 VALIDATIONS = 10  # of a run
 SAMPLE_TOKENS, SHOWN = 60, 160
-SHARE = 0.9  # of the free memory that a plan may take
 
 Say = Callable[[str], None]
 
@@ -73,14 +74,37 @@ def find_base(settings: FinetuneConfig, documents: Sequence[str], say: Say, *, a
         config = replace(recognise(folder).config, dropout=sizes(settings).dropout)
         return Base(config, load_tokenizer(folder, config.n_vocab), folder)
     folder, wanted = settings.out, settings.train_tokenizer
-    if wanted is not None and (anew or not has_own_tokenizer(folder)):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # said below
-            BPETokenizer.train(documents, wanted).save(folder)
+
+    def learn() -> None:
+        if wanted is not None and (anew or not has_own_tokenizer(folder)):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # said below
+                BPETokenizer.train(documents, wanted).save(folder)
+
+    by_the_first(learn)
     tokenizer = load_tokenizer(folder, wanted or N_VOCAB)
     if wanted is not None and len(tokenizer) < wanted:
         say(f"The text gives a vocabulary of {len(tokenizer)} tokens, not {wanted}.")
     return Base(replace(sizes(settings), n_vocab=len(tokenizer)), tokenizer, folder)
+
+
+def chosen_plan(
+    settings: FinetuneConfig, load: Load, free: int | None, then: dict[str, Any]
+) -> Plan:
+    """How this process does its share of a step."""
+    advice = "a smaller --length or --model"
+    if load.lora is None and settings.random_init is None:
+        advice = f"--train lora, {advice}"
+    return choose(
+        load,
+        share_of(settings.batch),
+        free,
+        then,
+        rows=settings.micro_batch,
+        checkpointing=settings.checkpointing,
+        advice=advice,
+        row="window",
+    )
 
 
 def window_length(settings: FinetuneConfig, config: GPT2Config) -> int:
@@ -98,45 +122,12 @@ def load_of(settings: FinetuneConfig, config: GPT2Config, device: str) -> Load:
     return Load(
         config,
         window_length(settings, config),
-        settings.micro_batch or settings.batch,
+        settings.micro_batch or share_of(settings.batch),
         settings.precision or best_precision(device),
         recompute=settings.checkpointing == "on",
         lora=settings.lora if settings.train == "lora" else None,
         muon=settings.matrix_rate is not None,
         device=torch.device(device).type,
-    )
-
-
-def choose(settings: FinetuneConfig, load: Load, free: int | None, then: dict[str, Any]) -> Plan:
-    """How much at once, and whether activations are kept: as told, as before, or as it fits.
-
-    ValueError where nothing fits into the memory that is free, unless --micro-batch insists.
-    """
-    budget = math.inf if free is None else SHARE * free
-    told = {"auto": None, "on": True, "off": False}[settings.checkpointing]
-    if then and settings.micro_batch is None and told is None:
-        same = plan(
-            load,
-            settings.batch,
-            budget,
-            rows=then["micro_batch"],
-            recompute=then["checkpointing"],
-        )
-        if same is not None:
-            return same
-    fits = plan(load, settings.batch, budget, rows=settings.micro_batch, recompute=told)
-    if fits is not None:
-        return fits
-    if settings.micro_batch is not None:
-        return planned(replace(load, recompute=told is not False), settings.batch)
-    least = planned(replace(load, rows=1, recompute=told is not False), settings.batch)
-    assert free is not None
-    advice = "a smaller --length or --model"
-    if load.lora is None and settings.random_init is None:
-        advice = f"--train lora, {advice}"
-    raise ValueError(
-        f"Training takes about {gigabytes(least.memory.total)} even one window at a time, and"
-        f" {gigabytes(free)} are free on {load.device}. Take {advice}."
     )
 
 
@@ -198,8 +189,8 @@ def finetune(settings: FinetuneConfig, device: str, say: Say) -> tuple[Path, Pat
             f"Of {len(corpus.training):,} tokens, --held-out {settings.held_out} holds nothing"
             " back. Raise it, give more text, or turn validation off: --held-out 0."
         )
-    free = free_memory(device)
-    chosen = choose(settings, load, free, then)
+    free = least(free_memory(device))
+    chosen = chosen_plan(settings, load, free, then)
     load = replace(load, rows=chosen.rows, recompute=chosen.recompute)
     config = training_config(settings, corpus, load, chosen)
     say(
@@ -207,15 +198,12 @@ def finetune(settings: FinetuneConfig, device: str, say: Say) -> tuple[Path, Pat
         f" ({len(corpus.held_out):,} tokens)."
     )
     model = open_model(settings, base, device)
-    remember(
-        out,
-        wanted,
-        {
-            "precision": load.precision,
-            "micro_batch": chosen.rows,
-            "checkpointing": chosen.recompute,
-        },
-    )
+    choices = {
+        "precision": load.precision,
+        "micro_batch": chosen.rows,
+        "checkpointing": chosen.recompute,
+    }
+    by_the_first(lambda: remember(out, wanted, choices))
     trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
     say(f"Model: {base.config.parameters:,} parameters; trained: {trained:,}.")
     say(f"Plan: {describe(load, chosen, free)}.")
@@ -234,25 +222,33 @@ def finetune(settings: FinetuneConfig, device: str, say: Say) -> tuple[Path, Pat
             f"step {step} of {config.steps}: validation loss {loss:.4f},"
             f" perplexity {math.exp(min(loss, 700)):.4g}"
         )
-        if not math.isfinite(loss):
+        if not math.isfinite(loss) or not world().leads:
             return
         text = sample(model, base.tokenizer, settings)
         with (out / "samples.txt").open("a" if step else "w", encoding="utf-8") as file:
             file.write(f"--- step {step}\n{text}\n")
         say(f"  {one_line(text)[:SHOWN]}")
 
+    # This process's batches: of each `size` in a row, one.
+    rank, size = world().rank, world().size
+
+    def batches(number: int) -> Iterator[torch.Tensor]:
+        first = number * size + rank
+        return windows(corpus.training, load.length, chosen.rows, settings.seed, first, every=size)
+
+    def held_out() -> Iterator[torch.Tensor]:
+        held = held_out_windows(corpus.held_out, load.length, chosen.rows, MOST_VALIDATED)
+        return islice(held, rank, None, size)
+
     train_language_model(
         model,
-        lambda n: windows(corpus.training, load.length, chosen.rows, settings.seed, n),
+        batches,
         config,
         out,
         title="finetune",
         recompute=chosen.recompute,
-        validation=(
-            (lambda: held_out_windows(corpus.held_out, load.length, chosen.rows, MOST_VALIDATED))
-            if len(corpus.held_out)
-            else None
-        ),
+        compile=settings.compile,
+        validation=held_out if len(corpus.held_out) else None,
         on_validation=on_validation,
         on_start=on_start,
     )
@@ -265,10 +261,10 @@ def write_model(model: GPT2, settings: FinetuneConfig, config: TrainingConfig, s
     out = settings.out
     best = load_best(out, model)
     if settings.train == "lora":
-        save_lora(model, out / "adapters")
+        by_the_first(lambda: save_lora(model, out / "adapters"))
         merge_lora(model)
         remove_lora(model)
-    save_gpt2(model, out / "model")
+    by_the_first(lambda: save_gpt2(model, out / "model"))
     which = "the last weights, since nothing was held out to judge by"
     if best is not None:
         loss, step = best

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import torch
@@ -13,7 +13,7 @@ from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.model import GPT2
 from gpt2_scratch.training.loop import LossOf, train
 from gpt2_scratch.training.loss import next_token_loss
-from gpt2_scratch.training.recompute import recomputing
+from gpt2_scratch.training.recompute import compiling, recomputing
 from gpt2_scratch.training.settings import TrainingConfig
 
 CHUNK = 512  # tokens whose logits are in memory at once when activations are computed again
@@ -35,14 +35,19 @@ def random_language_model(
 
 
 @contextmanager
-def computing_loss(model: GPT2, recompute: bool) -> Iterator[LossOf]:
+def computing_loss(model: GPT2, recompute: bool, *, compile: bool = False) -> Iterator[LossOf]:
     """Inside, the loss of ids (B, T + 1) on any device, as `loop.train` wants it.
 
-    `recompute` keeps neither the activations of the blocks nor more than some logits.
+    `recompute` keeps neither the activations of the blocks nor more than some logits; `compile`
+    has torch compile the blocks.
     """
     device = model.wte.weight.device
     chunk = CHUNK if recompute else None
-    with recomputing(model.h) if recompute else nullcontext():
+    with ExitStack() as held:
+        if compile:
+            held.enter_context(compiling(model.h))
+        if recompute:
+            held.enter_context(recomputing(model.h))
         yield lambda ids: next_token_loss(model, ids.to(device), chunk=chunk)
 
 
@@ -54,12 +59,13 @@ def train_language_model(
     *,
     title: str = "language model",
     recompute: bool = False,
+    compile: bool = False,
     validation: Callable[[], Iterable[torch.Tensor]] | None = None,
     on_validation: Callable[[int, float], None] | None = None,
     on_start: Callable[[int], None] | None = None,
 ) -> None:
     """Train on batches of ids (B, T + 1), each token from those before it; see `loop.train`."""
-    with computing_loss(model, recompute) as loss_of:
+    with computing_loss(model, recompute, compile=compile) as loss_of:
         train(
             model,
             loss_of,

@@ -20,12 +20,11 @@ class Table:
 
     def __init__(self, path: Path, columns: tuple[str, ...], done: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A run that did not come to its first checkpoint begins anew, its table too.
-        lines = path.read_text("utf-8").splitlines() if done and path.is_file() else []
-        self.columns = tuple(lines[0].split(",")) if lines else columns
-        rows = (line.split(",") for line in lines[1:])
-        whole = (row for row in rows if len(row) == len(self.columns) and row[0].isdigit())
+        lines = path.read_text("utf-8").splitlines() if path.is_file() else []
+        rows = [line.split(",") for line in lines]
+        whole = (row for row in rows[1:] if len(row) == len(rows[0]) and row[0].isdigit())
         kept = [row for row in whole if int(row[0]) <= done]
+        self.columns = tuple(rows[0]) if kept else columns
         with replacing(path) as temporary:
             table = "".join(",".join(row) + "\n" for row in [self.columns, *kept])
             temporary.write_text(table, "utf-8")

@@ -1,4 +1,4 @@
-"""Gradient checkpointing: keep less in the forward pass and compute it again in the backward."""
+"""How blocks are computed: again in the backward pass instead of kept, or compiled by torch."""
 
 from __future__ import annotations
 
@@ -39,3 +39,17 @@ def recomputing(parts: Iterable[nn.Module]) -> Iterator[None]:
     finally:
         for part in changed:
             del part.__dict__["forward"]
+
+
+@contextmanager
+def compiling(parts: Iterable[nn.Module]) -> Iterator[None]:
+    """Inside, torch compiles each of `parts` when it first runs: one block, not the whole model, so
+    that the wait is short, and equal blocks wait once."""
+    changed = list(parts)
+    for part in changed:
+        part.compile(dynamic=True)  # captions are of many lengths
+    try:
+        yield
+    finally:
+        for part in changed:
+            part._compiled_call_impl = None

@@ -17,7 +17,7 @@ FILE = "config.json"
 # Where things lie, how they are computed, what is shown: these may change from start to start.
 FREE = (
     *("texts", "out", "device", "micro_batch", "checkpointing", "checkpoint_minutes"),
-    *("validate_every", "sample", "plan"),
+    *("validate_every", "sample", "plan", "compile"),
 )
 
 
@@ -67,9 +67,11 @@ def before(folder: Path, wanted: dict[str, Any]) -> dict[str, Any]:
     return chosen
 
 
-def remember(folder: Path, wanted: dict[str, Any], chosen: dict[str, Any]) -> None:
+def remember(
+    folder: Path, wanted: dict[str, Any], chosen: dict[str, Any], **more: dict[str, Any]
+) -> None:
     """Write what was asked, and what was chosen for it, so that a second start chooses the same."""
-    write_json(folder / FILE, {"asked": wanted, "chosen": chosen})
+    write_json(folder / FILE, {"asked": wanted, "chosen": chosen, **more})
 
 
 def flat(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

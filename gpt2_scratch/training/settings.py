@@ -83,8 +83,80 @@ class LoRAConfig:
             raise ValueError(f"LoRA was given no linears. Name some of {', '.join(LINEARS)}.")
 
 
+def adapter_sizes(config: GPT2Config, lora: LoRAConfig) -> tuple[int, int]:
+    """Of one block: how many numbers the adapters have, and how many a token feeds them."""
+    c = config.n_embd
+    shapes = dict(zip(LINEARS, ((c, 3 * c), (c, c), (c, 4 * c), (4 * c, c)), strict=True))
+    chosen = [shape for name, shape in shapes.items() if name.endswith(lora.linears)]
+    return lora.rank * sum(i + o for i, o in chosen), sum(i for i, _ in chosen)
+
+
 @dataclass(frozen=True)
-class FinetuneConfig:
+class RunSettings:
+    """What every training command asks; what is None is chosen by model, data and device.
+
+    A row is what one sequence of the model is made of: a window of text, or a picture and caption.
+    """
+
+    out: Annotated[Path, tyro.conf.arg(metavar="RUN")] = Path("runs/train")
+    """Where checkpoint, logs and the finished model go; a second start goes on from there."""
+    epochs: float = 3.0
+    """How often the data is read."""
+    steps: int | None = None
+    """How many steps to train, instead of --epochs."""
+    batch: int = 8
+    """Rows a step, of all processes together: windows of text, or pictures with a caption."""
+    micro_batch: int | None = None
+    """Rows at once in a process, a divisor of its share of --batch; as many as fit into the memory
+    where not given."""
+    checkpointing: Literal["auto", "on", "off"] = "auto"
+    """Compute activations again instead of keeping them: a third more time, far less memory."""
+    precision: Precision | None = None
+    """Of the matrix products: bf16 or, on older GPUs, fp16; fp32 on a CPU."""
+    compile: bool = False
+    """Let torch compile the blocks: faster steps after minutes of waiting. Needs a C++ compiler."""
+    schedule: Schedule = TrainingConfig.schedule
+    """How the rate falls after the warm-up."""
+    warmup: float = TrainingConfig.warmup
+    """The share of the steps in which the rate rises."""
+    weight_decay: float = TrainingConfig.weight_decay
+    """Of the matrices and tables."""
+    clip: float = TrainingConfig.clip
+    """The most that the norm of all gradients together may be."""
+    dropout: float | None = None
+    """While it trains; the model's own where not given."""
+    lora: LoRAConfig = field(default_factory=LoRAConfig)
+    validate_every: int | None = None
+    """Steps between two validations; a tenth of the run where not given."""
+    checkpoint_minutes: float = 10.0
+    """How much time a kill may cost."""
+    device: str | None = None
+    """Where torch computes: cpu, cuda, cuda:1, mps; a GPU where there is one."""
+    seed: int = TrainingConfig.seed
+    """Of the order of the data, of dropout and of random numbers to start from."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "micro_batch", "validate_every"):
+            self.check_positive(name)
+        if self.micro_batch is not None and self.batch % self.micro_batch:
+            raise ValueError(
+                f"got --micro-batch {self.micro_batch}, wanted a divisor of --batch {self.batch}."
+            )
+        if not self.epochs > 0:
+            raise ValueError(f"got --epochs {self.epochs}, wanted more than 0.")
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise ValueError(f"got --dropout {self.dropout}, wanted 0 or more, less than 1.")
+
+    def check_positive(self, name: str) -> None:
+        """ValueError where a number that was given is below 1."""
+        value = getattr(self, name)
+        if value is not None and value < 1:
+            flag = "--" + name.replace("_", "-")
+            raise ValueError(f"got {flag} {value}, wanted at least 1; raise it.")
+
+
+@dataclass(frozen=True)
+class FinetuneConfig(RunSettings):
     """All that `finetune` asks; what is None is chosen by model, text and device."""
 
     texts: Annotated[
@@ -105,63 +177,23 @@ class FinetuneConfig:
     """With --random-init: scale of both embeddings; GPT-2's 0.02 and 0.01 where not given."""
     train: Trained = "all"
     """Every weight, or adapters of a hundredth of them beside the frozen rest."""
-    lora: LoRAConfig = field(default_factory=LoRAConfig)
     length: int | None = None
     """Tokens of a window; the model's context where not given."""
-    epochs: float = 3.0
-    """How often the text is read."""
-    steps: int | None = None
-    """How many steps to train, instead of --epochs."""
-    batch: int = 8
-    """Windows a step."""
-    micro_batch: int | None = None
-    """Windows at once, a divisor of --batch; as many as fit into the memory where not given."""
-    checkpointing: Literal["auto", "on", "off"] = "auto"
-    """Compute activations again instead of keeping them: a third more time, far less memory."""
-    precision: Precision | None = None
-    """Of the matrix products: bf16 or, on older GPUs, fp16; fp32 on a CPU."""
     rate: float | None = None
     """AdamW's learning rate at its height: 5e-5, with LoRA 3e-4, from random numbers 1e-3."""
     matrix_rate: float | None = None
     """Give the weight matrices to Muon instead, at this rate."""
-    schedule: Schedule = TrainingConfig.schedule
-    """How the rate falls after the warm-up."""
-    warmup: float = TrainingConfig.warmup
-    """The share of the steps in which the rate rises."""
-    weight_decay: float = TrainingConfig.weight_decay
-    """Of the matrices and tables."""
-    clip: float = TrainingConfig.clip
-    """The most that the norm of all gradients together may be."""
-    dropout: float | None = None
-    """Of the model while it trains; the model's own where not given."""
     held_out: float = 0.05
     """The share of the text that is never trained on: whole documents of ten or more, else the end
     of each."""
-    validate_every: int | None = None
-    """Steps between two validations; a tenth of the run where not given."""
     sample: str = ""
     """How the sample texts begin."""
-    checkpoint_minutes: float = 10.0
-    """How much time a kill may cost."""
-    device: str | None = None
-    """Where torch computes: cpu, cuda, cuda:1, mps; a GPU where there is one."""
-    seed: int = TrainingConfig.seed
-    """Of the order of the text, of dropout and of random numbers to start from."""
 
     def __post_init__(self) -> None:
-        for name in ("length", "steps", "batch", "micro_batch", "validate_every"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                flag = "--" + name.replace("_", "-")
-                raise ValueError(f"got {flag} {value}, wanted at least 1; raise it.")
-        if self.micro_batch is not None and self.batch % self.micro_batch:
-            raise ValueError(
-                f"got --micro-batch {self.micro_batch}, wanted a divisor of --batch {self.batch}."
-            )
+        super().__post_init__()
+        self.check_positive("length")
         if not 0 <= self.held_out < 1:
             raise ValueError(f"got --held-out {self.held_out}, wanted 0 or more, less than 1.")
-        if not self.epochs > 0:
-            raise ValueError(f"got --epochs {self.epochs}, wanted more than 0.")
         if self.random_init is None and (self.train_tokenizer or self.table_scale):
             raise ValueError(
                 "--train-tokenizer and --table-scale are for a model from random numbers; add"

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from gpt2_scratch.training.parallel import world
+
 
 class Stopped(SystemExit):
     """A run that a signal ended; its checkpoint is written. Where nobody catches it, the process
@@ -29,6 +31,7 @@ class Stopped(SystemExit):
 def noting_signals() -> Iterator[list[int]]:
     """Inside, the first SIGTERM or Ctrl-C is only noted in the list; the second acts as always.
 
+    Not under torchrun, which sends on what the terminal has sent already, and kills after 30 s.
     Outside the main thread, where Python takes no handlers, nothing is noted.
     """
     came: list[int] = []
@@ -39,7 +42,8 @@ def noting_signals() -> Iterator[list[int]]:
 
     def note(number: int, frame: object) -> None:
         came.append(number)
-        signal.signal(number, before[number])
+        if world().size == 1:
+            signal.signal(number, before[number])
 
     for ending in (signal.SIGTERM, signal.SIGINT):
         if signal.getsignal(ending) != signal.SIG_IGN:  # as a shell's `&` has it

@@ -161,9 +161,10 @@ def join(parts: Sequence[array[int]], end: int) -> torch.Tensor:
 
 
 def windows(
-    ids: torch.Tensor, length: int, rows: int, seed: int, first: int
+    ids: torch.Tensor, length: int, rows: int, seed: int, first: int, every: int = 1
 ) -> Iterator[torch.Tensor]:
-    """Endless batches (rows, length + 1) of ids (N,), from batch number `first` on.
+    """Endless batches (rows, length + 1) of ids (N,), from batch number `first` on, of which each
+    `every`-th is given.
 
     Each epoch reads every token once, in windows that begin elsewhere and come in another order;
     the text is a ring, whose end goes on with its beginning.
@@ -186,7 +187,7 @@ def windows(
                 offset = torch.randint(len(ids), (), generator=generator)
                 starts = offset + length * torch.randperm(each, generator=generator)
             batch.append(ids[(starts[row % each] + reach) % len(ids)])
-        number += rows
+        number += rows * every
         yield torch.stack(batch).long()
 
 
