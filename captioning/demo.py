@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from captioning.model import Captioner
 
 LIMITS = (
-    "The embedded model knows only drawn scenes like these and can't describe a photograph. The"
-    " captioner for photographs (CLIP ViT-L/14-336 and GPT-2 Large, in the same code) is not there"
-    " yet; a captioner that you trained and saved runs already:"
+    "The embedded model knows only drawn scenes like these and can't describe a photograph. A"
+    " captioner for photographs (CLIP ViT-L/14-336 and GPT-2 Large, in the same code) has to be"
+    " trained on captioned photographs first, by python -m captioning train; then:"
 )
-COMMAND = "python -m captioning caption PHOTO --model FOLDER"
+COMMAND = "python -m captioning caption PHOTO --model RUN/model"
 
 
 @dataclass(frozen=True)
