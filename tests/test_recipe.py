@@ -2,6 +2,9 @@
 
 import itertools
 import math
+import multiprocessing
+import os
+import signal
 
 import numpy as np
 import pytest
@@ -67,6 +70,17 @@ def test_workers_change_nothing_and_leave_the_runs_random_state(tokenizer):
     assert torch.equal(torch.get_rng_state(), before)
     without = next(scene_data.scene_batches(scenes, CONFIG, 0, step=2))
     assert all(torch.equal(x, y) for x, y in zip(with_worker, without, strict=True))
+
+
+def test_a_signal_to_the_group_leaves_the_worker_to_the_run(tokenizer):
+    config = recipe.stage(steps=60, batch=4)  # more than a worker has ready
+    scenes = scene_data.Scenes(tokenizer, 24, config, climb=0.5)
+    batches = scene_data.scene_batches(scenes, config, 1, step=0)
+    next(batches)
+    [worker] = multiprocessing.active_children()
+    for ending in (signal.SIGTERM, signal.SIGINT):
+        os.kill(worker.pid, ending)
+    assert sum(1 for _ in batches) == 59
 
 
 def test_a_batch_holds_pixels_captions_and_one_end_token_each(tokenizer):

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from captioning.data.index import Index, Sample
 from captioning.data.opening import open_place
 from captioning.data.order import WINDOW, Order, Turn
 from captioning.data.rows import Bad, Fault, Side
 from captioning.data.transforms import Transform
+from captioning.data.workers import batches_ahead
 from connector.preprocess import normalise
 from gpt2_scratch.tokenizer import Tokenizer
 
@@ -121,15 +122,8 @@ class Batches:
         return self.index.lengths(self.side, positions)
 
     def _load(self, turns: Iterator[list[Turn]]) -> Iterator[Batch]:
-        loader = DataLoader(
-            Loading(self),
-            batch_size=None,
-            sampler=turns,
-            num_workers=self.workers,
-            collate_fn=_as_it_is,
-            prefetch_factor=4 if self.workers else None,
-            multiprocessing_context="spawn" if self.workers else None,
-            generator=torch.Generator(),  # or it would draw from the run's own, once a start
+        loader = batches_ahead(
+            Loading(self), self.workers, _as_it_is, batch_size=None, sampler=turns
         )
         for batch in loader:
             pixels = batch.inputs.dtype == torch.uint8

@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
+from captioning.data.workers import batches_ahead
 from captioning.scenes.draw import Scene, compose, draw
 from captioning.scenes.facts import MOST_OBJECTS
 from connector.preprocess import normalise, resize_and_crop
@@ -127,14 +128,7 @@ def scene_batches(
     """
     rows = share_of_rows if share else lambda first, many: range(first, first + many)
     firsts = range(step * config.batch, len(scenes), config.batch)
-    loader = DataLoader(
-        scenes,
-        batch_sampler=(list(rows(first, config.batch)) for first in firsts),
-        num_workers=workers,
-        collate_fn=scenes.collate,
-        prefetch_factor=4 if workers else None,
-        multiprocessing_context="spawn" if workers else None,
-        generator=torch.Generator(),  # or it would draw from the run's own, once a start
-    )
+    numbers = (list(rows(first, config.batch)) for first in firsts)
+    loader = batches_ahead(scenes, workers, scenes.collate, batch_sampler=numbers)
     for batch in loader:
         yield batch._replace(pixels=normalise(batch.pixels))
