@@ -1,4 +1,5 @@
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,10 @@ ROOT = Path(__file__).resolve().parents[1]
 # The same examples everywhere, however slow the machine: what is red is red for everybody.
 settings.register_profile("house", deadline=None, derandomize=True)
 settings.load_profile("house")
+
+# A shell's `&` leaves Ctrl-C ignored, for all that is started from here; tests send it to programs.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

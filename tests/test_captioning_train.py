@@ -175,7 +175,7 @@ def test_parts_recomputing_and_kept_features_change_nothing_but_rounding(made, t
     for name, more in ways.items():
         out = tmp_path / name
         assert go(made, out, "--steps", "4", "--dropout", "0", *FAST, *more) == 0
-        rows[name] = [float(row[1]) for row in losses(out)]
+        rows[name] = [float(number) for row in losses(out) for number in row[1:]]
     said = capsys.readouterr().out
     assert said.count("Features: of 25 pictures") == 1
     assert (tmp_path / "features" / "features" / "key.json").is_file()
@@ -204,9 +204,15 @@ def test_half_precision_is_near(made, tmp_path):
     for precision in ("fp32", "bf16", "fp16"):
         more = ["--precision", precision, "--steps", "3", "--dropout", "0", "--samples", "0"]
         assert go(made, tmp_path / precision, *more) == 0
-    whole, *others = ([float(r[1]) for r in losses(tmp_path / p)] for p in ("fp32", "bf16", "fp16"))
+    whole, *others = (
+        [(float(r[1]), float(r[2])) for r in losses(tmp_path / p)] for p in ("fp32", "bf16", "fp16")
+    )
     for other in others:
-        assert other == pytest.approx(whole, abs=0.05) and other != whole  # 8 and 11 bits
+        for (loss, norm), (wanted, other_norm) in zip(other, whole, strict=True):
+            assert loss == pytest.approx(wanted, abs=0.05)  # 8 and 11 bits
+            assert norm == pytest.approx(other_norm, rel=0.05)
+        # Of so small a model the losses may agree to the last printed digit, the norms don't.
+        assert [norm for _, norm in other] != [norm for _, norm in whole]
 
 
 def test_what_does_not_fit_is_told_before_anything_is_loaded(made, tmp_path, capsys, monkeypatch):
