@@ -74,6 +74,7 @@ def joined(device: str) -> Iterator[str]:
     dist.init_process_group(backend, timeout=PATIENCE)
     try:
         yield device
+        dist.barrier()  # none leaves while another still speaks to it
     finally:
         dist.destroy_process_group()
 
