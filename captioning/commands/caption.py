@@ -117,6 +117,11 @@ class Caption:
         from captioning.many.run import caption_job
         from captioning.many.sources import items, stamps
 
+        if out.is_dir():
+            raise ValueError(
+                f"got --out {one_line(out)}, which is a folder, wanted a file; name one in it, such"
+                " as captions.jsonl."
+            )
         settings = {
             "pictures": stamps(self.pictures),
             "batch_size": self.batch_size,
