@@ -363,3 +363,8 @@ def test_all_photographs_go_through_the_embedded_model(shared, capsys):
     for path, note in zip(strange, notes, strict=True):
         assert note.startswith(f"note: {path} does not look like drawn scenes")
     assert len(strange) > 90  # the rate itself is tested with the score
+
+
+def test_a_folder_is_no_file_for_captions(tmp_path, capsys):
+    assert main(["caption", str(tmp_path), "--out", str(tmp_path)]) == 2
+    assert "which is a folder, wanted a file" in capsys.readouterr().err

@@ -278,11 +278,6 @@ def test_a_lost_part_is_done_again(folder, whole, tmp_path):
     assert out.read_bytes() == whole[0]
 
 
-def test_a_folder_is_no_file_for_captions(tmp_path, capsys):
-    assert main(["caption", str(tmp_path), "--out", str(tmp_path)]) == 2
-    assert "which is a folder, wanted a file" in capsys.readouterr().err
-
-
 def test_another_job_is_refused(folder, tmp_path):
     out = tmp_path / "c.jsonl"
     with pytest.raises(Killed):
