@@ -9,6 +9,7 @@ from chapters.runner.catalog import entries, find
 from chapters.runner.diagnose import Mistakes
 from chapters.runner.judge import judge
 from chapters.runner.outcome import Outcome
+from chapters.runner.trace import record, unwritten
 
 HEAD = """from __future__ import annotations
 import math
@@ -102,3 +103,14 @@ def test_the_experiment_of_a_chapter_can_be_reproduced():
         number, lines = found.measure(lambda name: swap.solution(find(name)))
         assert found.band[0] <= number <= found.band[1], number
         assert len(lines) > 3
+
+
+def test_memory_that_nobody_has_written_holds_no_right_numbers():
+    """What torch.empty gives may be a wrong step that was just thrown away."""
+
+    def use():
+        x = torch.ones(2, 3)
+        return torch.empty(2, 3), x.new_empty(2), torch.empty_like(x), torch.zeros(2), x.clone()
+
+    made = record(use)[0].made
+    assert [unwritten(each.name) for each in made[-5:]] == [True, True, True, False, False]

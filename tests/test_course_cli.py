@@ -278,7 +278,6 @@ def test_no_workspace_and_a_workspace_in_the_wrong_place(tmp_path):
     inside = command("init", str(TREE / "work"))
     assert inside.returncode == 2 and "inside the project" in inside.stderr
     assert not (TREE / "work").exists()
-    assert command("check", "0.1", cwd=tmp_path).returncode in (2, 3, 4)
 
 
 def test_the_workspace_is_found_from_below(home):

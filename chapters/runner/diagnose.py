@@ -18,7 +18,7 @@ from torch import Tensor
 from chapters.runner.compare import COARSE, close, compare, isclose, narrow, tensors_in
 from chapters.runner.exercise import Exercise, Knobs, Probe, call
 from chapters.runner.run import Run, differentiate, keep, named
-from chapters.runner.trace import Known, record
+from chapters.runner.trace import Known, record, unwritten
 
 PATIENCE = 3.0  # seconds of the processor for pairs and triples
 
@@ -71,7 +71,7 @@ class Mistakes:
         found = [tensor for _, tensor in tensors_in(probe.inputs())]
         for each in tries:
             recorder, output = record(each)
-            found += [tensor for made in recorder.made for tensor in made.makes]
+            found += [t for made in recorder.made if not unwritten(made.name) for t in made.makes]
             found += [tensor for _, tensor in tensors_in(output)]
         return found + [step for step in steps.values() if isinstance(step, Tensor)]
 

@@ -162,6 +162,11 @@ def _blank(name: str) -> bool:
     return name.startswith(("new_", "empty")) or name in BLANK
 
 
+def unwritten(name: str) -> bool:
+    """Whether an operation only takes memory: its numbers are what lay there, wrong ones even."""
+    return name.startswith(("empty", "new_empty"))
+
+
 class _Numbers:
     """A tensor's numbers, with what comparing it with many others asks for again and again."""
 
