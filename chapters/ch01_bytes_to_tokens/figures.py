@@ -81,7 +81,7 @@ def growth(folder: Path) -> None:
         "bytes a token",
     )
     texts = {"first half": first, "second half": second, "German": GERMAN}
-    for (name, text), colour in zip(texts.items(), COLOURS, strict=False):
+    for (name, text), colour in zip(texts.items(), COLOURS[:3], strict=True):
         points = [place(n, bytes_a_token(Codec(merges[:n]), text)) for n in range(0, most + 1, 50)]
         figure.line(points, colour, width=3)
         figure.text(points[-1][0] + 8, points[-1][1] + 4, name, colour=colour)
