@@ -82,7 +82,7 @@ def timed(function: Callable[..., Any], *inputs: Any, **options: Any) -> tuple[A
     """What a function gives, and the seconds that it took."""
     start = time.perf_counter()
     result = function(*inputs, **options)
-    return result, round(time.perf_counter() - start, 2)
+    return result, time.perf_counter() - start
 
 
 def picture_of(settings: TrueSize) -> Image.Image:
@@ -105,7 +105,7 @@ def built(settings: TrueSize, dtype: torch.dtype) -> tuple[Captioner, Result]:
     captioner, seconds = timed(build_captioner, settings.preset, random_init=True, dtype=dtype)
     counts = {name: c.trainable + c.frozen for name, c in count_parts(captioner).items()}
     size = sum(t.nbytes for t in [*captioner.parameters(), *captioner.buffers()]) / 1e9
-    figures = {"parameters": counts, "model_gb": round(size, 3), "build_seconds": seconds}
+    figures = {"parameters": counts, "model_gb": round(size, 3), "build_seconds": round(seconds, 2)}
     return captioner, figures | {"build_peak_gb": round(peak(), 3)}
 
 
@@ -126,8 +126,8 @@ def caption(settings: TrueSize, what: str) -> Result:
     assert captions == [captioner.tokenizer.decode(until_end(ids[0].tolist(), captioner)).strip()]
     return figures | {
         "image_tokens": tokens.shape[1],
-        "image_seconds": seeing,
-        "caption_seconds": whole,
+        "image_seconds": round(seeing, 2),
+        "caption_seconds": round(whole, 2),
         "tokens_a_second": round(ids.shape[1] / saying, 2),
         "peak_gb": round(peak(), 3),
         "caption": captions[0],

@@ -46,7 +46,7 @@ class Progress:
     ) -> None:
         self.rows, self.unit, self.device = rows, unit, device
         self.skipped = 0
-        self.began = time.monotonic()
+        self.began = time.perf_counter()
         self.held = ExitStack()
         self.table: Table | None = None
         self.board: Any = None
@@ -63,7 +63,7 @@ class Progress:
 
     def note(self, number: int, step: Step) -> None:
         """One step is done."""
-        now = time.monotonic()
+        now = time.perf_counter()
         seconds, self.began = now - self.began, now
         memory = memory_used(self.device)
         self.skipped += not (math.isfinite(step.loss) and math.isfinite(step.gradient_norm))
@@ -92,7 +92,7 @@ class Progress:
 
     def again(self) -> None:
         """The time until now is of no step: a validation, a checkpoint."""
-        self.began = time.monotonic()
+        self.began = time.perf_counter()
 
     def add(self, number: int, values: dict[str, float]) -> None:
         """Numbers for TensorBoard alone."""
