@@ -29,7 +29,7 @@ def beside(path: Path) -> set[str]:
 
 def half(path: Path, url: str, content: bytes = CONTENT, validator: str | None = '"v1"') -> int:
     """What a killed run leaves."""
-    path.parent.mkdir()
+    path.parent.mkdir(exist_ok=True)
     part = Part(path)
     part.begin({"url": url, "validator": validator, "sha256": None})
     part.append([content[: len(content) // 2]])

@@ -159,13 +159,19 @@ def entries(*parts: tuple[int, bytes, bytes]) -> bytes:
 
 
 def long_keys() -> bytes:
-    """Each key is a megabyte, and takes a few bytes."""
-    parts = [(0, b"k" * 2**20, record()), *[(2**20 + n, b"k", record()) for n in range(5000)]]
+    """Each key is as long as a name may be, and takes a few bytes."""
+    keys = [b"k" * 996 + b"%04d" % n for n in range(5000)]
+    parts = [(996 if n else 0, key[996 if n else 0 :], record()) for n, key in enumerate(keys)]
     return of_block(entries((0, b"", header(1)), *parts))
 
 
+def long_name() -> bytes:
+    r"""A name of 2 MB that Snappy makes small, and an error could make large: \x01\x01..."""
+    return of_block(block([(b"", header(1)), (b"\1" * 2_000_000, record(shard=1))]), squeeze)
+
+
 def long_handle_keys() -> bytes:
-    """The same in the block that says where the blocks are."""
+    """Keys of a megabyte in the block that says where the blocks are."""
     out = bytearray()
     names = [b"", *(b"%05d" % n for n in range(5000))]
     handles = [put_block(out, block([(n, record() if n else header(1))])) for n in names]
@@ -200,7 +206,8 @@ TOO_MUCH = "over 10000 tensors, or over 4194304 bytes"
 # Small for what they make of themselves, and what is said of them; nothing of the last, which is
 # read. None may take much memory or time.
 BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
-    "keys of a megabyte": (long_keys, TOO_MUCH),
+    "keys of a kilobyte": (long_keys, TOO_MUCH),
+    "a name of 2 MB": (long_name, "has a name of 2000000 bytes, wanted at most 1000"),
     "handles of a megabyte": (long_handle_keys, TOO_MUCH),
     "a block of 4 MB of zeros": (lambda: of_block(bytes(4 << 20), squeeze), TOO_MUCH),
     "17 MB of zeros in records": (lambda: many_blocks(blocks_of_zeros(), squeeze), TOO_MUCH),

@@ -268,3 +268,10 @@ def test_a_tokenizer_of_another_model_is_refused(small: Path, capsys: Any) -> No
     BPETokenizer([]).save(small)
     assert main(["generate", "Hello", "--model", str(small)]) == 2
     assert "has 257 tokens, its model 31" in capsys.readouterr().err
+
+
+def test_tokens_that_pad_a_vocabulary_are_no_text(tmp_path: Path, capsys: Any) -> None:
+    loader.save_gpt2(random_model(dtype=torch.float32, n_vocab=1000), tmp_path)
+    BPETokenizer([]).save(tmp_path)
+    assert main(["generate", "Hi", "--model", str(tmp_path), "--seed", "0"]) == 0
+    assert capsys.readouterr().out.startswith("Hi")

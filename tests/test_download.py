@@ -95,9 +95,9 @@ def test_wrong_hash(server, path):
 @pytest.mark.parametrize("length", [True, False])
 def test_wrong_size(server, path, length):
     url = server.put("/file", CONTENT * 20, length=length)
-    fails(url, path, "got 20,000,060 bytes, wanted 1,000,003", sha256=None)
-    if length:
-        assert server.log[0].sent < 20 * len(CONTENT)  # it was not even read
+    got = "20,000,060" if length else "over 1,000,003"
+    fails(url, path, f"got {got} bytes, wanted 1,000,003", sha256=None)
+    assert server.log[0].sent < 20 * len(CONTENT)  # not all of it was read: it may never end
 
 
 @pytest.mark.parametrize(
@@ -144,6 +144,21 @@ def test_a_server_without_ranges_sends_all_again(server, path):
     assert path.read_bytes() == CONTENT
 
 
+def test_a_date_to_wait_for_is_by_the_servers_clock(server, path):
+    def behind(handler, page):
+        handler.date_time_string = lambda: "Sun, 06 Nov 1994 08:49:37 GMT"
+        handler.answer(429, b"", Retry_After="Sun Nov  6 08:49:57 1994")  # as was once usual
+
+    fails(server.put("/file", CONTENT, behind), path, "asks to wait 20 s")
+
+
+def test_a_wait_that_is_none_is_not_waited(server, path):
+    for after in ("\xb2", "-5", "1e3", "Wed, 21 Oct 2026 07:28:00 +9999999999999"):
+        url = server.put("/file", CONTENT, status(429, Retry_After=after))
+        get(url, path)
+        assert server.statuses("/file")[-2:] == [429, 200]
+
+
 def test_a_redirect_is_followed(server, path):
     server.put("/elsewhere", CONTENT)
     url = server.put("/file", b"", *[status(302, Location="/elsewhere")] * 2)
@@ -155,6 +170,15 @@ def test_a_redirect_is_followed(server, path):
 def test_redirects_in_a_circle_end(server, path):
     url = server.put("/file", b"", *[status(302, Location="/file")] * 99)
     fails(url, path, "redirects")
+
+
+@pytest.mark.parametrize("place", ["http://[::1/x", "http://a..b/", "\xff\xfe", "file:///x"])
+def test_a_redirect_to_no_address_is_refused(server, path, place):
+    words = "'file:///x'" if place == "file:///x" else "redirects to none"
+    urls = [server.put("/1", b"", status(302, Location=place)), server.put("/2", CONTENT)]
+    fails(urls[0], path, urls[0], words)
+    server.put("/1", b"", status(302, Location=place))
+    assert get(urls, path).url == urls[1]
 
 
 @pytest.mark.parametrize("fault", [trickle(0.015), trickle(1), silence(30)])
@@ -194,6 +218,15 @@ def test_addresses_are_tried_in_order(server, path):
     good, unused = server.put("/4", CONTENT), server.put("/5", CONTENT)
     assert get([*bad, good, unused], path).url == good
     assert [request.path for request in server.log] == ["/1", "/2", "/3", "/4"]
+
+
+def test_a_password_in_an_address_is_not_told(server, path):
+    url = server.put("/file", CONTENT, *[reset(0.6)] * 4)
+    secret = url.replace("://", "://me:secret@")
+    assert "secret" not in fails([secret, "http://[::1"], path, url, "[::1: ")
+    assert "secret" not in path.with_name(f"{path.name}.part.json").read_text()
+    assert get(secret, path).url == url
+    assert server.log[-1].if_range == '"v1"'
 
 
 def test_every_address_is_told_with_its_reason(server, path):
@@ -335,6 +368,14 @@ def test_the_faults_are_real(server):
         answer.read()
     with urllib.request.urlopen(url) as answer:
         assert answer.read() == b"x" * 100
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan"), float("inf"), 1e20])
+def test_a_time_that_no_clock_has_is_refused(seconds):
+    with pytest.raises(ValueError, match=r"time-out of .* s can't be, wanted more than 0"):
+        Patience(read=seconds)
+    with pytest.raises(ValueError, match="-1 retries can't be"):
+        Patience(retries=-1)
 
 
 def test_many_at_once_over_kept_connections(server, tmp_path):

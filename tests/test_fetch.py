@@ -1,8 +1,8 @@
-"""All files of a name: fetched, found whole, checked, brought by hand."""
+"""All files of a name: fetched, found whole, checked."""
 
+import errno
 import hashlib
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,44 +10,18 @@ from pathlib import Path
 import pytest
 from downloads import HASTY, QUICK
 from server import Server, reset, status
-from tiny_table import WORDS, serve_tiny
+from tiny_table import FILES, WORDS, findings, held, tiny_server
 
-from weights import locate, manifest, model_folder
-from weights.bring import bring
+from weights import locate, model_folder, received
 from weights.check import check
-from weights.contents import LEGACY_TORCH, fault
 from weights.download import FetchError, NoSpace
 from weights.fetch import fetch
-
-FILES = {
-    "huggingface": {"config.json", "model.safetensors"},
-    "openai": {
-        *("hparams.json", "checkpoint", "model.ckpt.index", "model.ckpt.meta"),
-        "model.ckpt.data-00000-of-00001",
-    },
-}
-OWN = {"received.json", ".lock"}
 
 
 @pytest.fixture
 def server(golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setenv("GPT2_SCRATCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("GPT2_SCRATCH_MIRROR", raising=False)
-    monkeypatch.setattr(manifest, "TABLE", tmp_path / "manifest.json")
-    manifest.entries.cache_clear()
-    with Server() as running:
-        serve_tiny(running, golden, tmp_path / "manifest.json")
+    with tiny_server(golden, tmp_path, monkeypatch) as running:
         yield running
-    manifest.entries.cache_clear()
-
-
-def held(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir()} - OWN
-
-
-def findings(name: str, source: str | None = None) -> dict[str, str]:
-    """What is wrong, by file."""
-    return {found.file: found.text for found in check(name, source)[1] if not found.good}
 
 
 def requests(server: Server, part: str) -> int:
@@ -136,6 +110,21 @@ def test_an_unpublished_file_that_changed_since_is_noticed(server):
     (folder / "received.json").write_text(json.dumps(received))
     fetch("tiny", "openai", patience=QUICK, force=True)
     assert (folder / "hparams.json").read_bytes() != old
+
+
+def test_words_that_came_instead_of_a_file_are_not_what_it_was_first_received_as(server):
+    """Nobody published the hashes of these: a portal's words must not take their place."""
+    names = ("hparams.json", "model.ckpt.index")
+    for name in names:
+        server.put(f"/gone/{name}", b"Too many requests")
+    folder = fetch("tiny", "openai", patience=QUICK)
+    assert findings("tiny") == {}
+    for name in names:
+        server.put(f"/openai/{name}", b"Too many requests")
+        with pytest.raises(FetchError, match=r"it is (not JSON|no TensorFlow index).* it is"):
+            fetch("tiny", "openai", patience=QUICK, force=True)
+        assert findings("tiny") == {} and not list(folder.glob("*.part"))
+        server.put(f"/openai/{name}", (folder / name).read_bytes())
 
 
 def test_a_failure_says_which_model_and_file_and_what_to_do(server):
@@ -227,135 +216,45 @@ def test_check_tells_what_is_missing_cut_or_a_page(server):
     assert findings("tiny")["config.json"].startswith("got 3 bytes, wanted 821")
 
 
+def test_check_tells_what_cannot_be_read(server, monkeypatch):
+    def failing(path):
+        raise OSError(errno.EIO, "Input/output error")
+
+    fetch("tiny", patience=QUICK)
+    monkeypatch.setattr(received, "sha256_of", failing)
+    assert findings("tiny") == dict.fromkeys(
+        FILES["huggingface"], "it can't be read (Input/output error)"
+    )
+
+
 @pytest.mark.parametrize(
-    ("name", "content", "why"),
-    [
-        ("x.json", b"[1]", "holds a list, not an object"),
-        ("x.json", b"\xff", "not JSON"),
-        ("x.json", b"{", "not JSON"),
-        ("x.safetensors", b"\x00" * 100, "not a whole safetensors file"),
-        ("x.bin", b"\x80\x04", "not a whole PyTorch file"),
-        ("x.pt", b"PK\x03\x04 cut off", "not a whole PyTorch file"),
-        ("vocab.bpe", b"", "empty"),
-        ("vocab.bpe", b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
-    ],
+    "held", ["[]", "{", "null", '{"hparams.json": 3}', '{"hparams.json": {"sha256": 5}}']
 )
-def test_what_a_file_is_not(tmp_path, name, content, why):
-    path = tmp_path / name
-    path.write_bytes(content)
-    assert why in (fault(path) or "")
-
-
-def test_what_pytorch_writes_opens(tmp_path):
-    import zipfile
-
-    import torch
-
-    for ending in (".bin", ".pt"):
-        path = tmp_path / f"x{ending}"
-        torch.save({"a": torch.zeros(3)}, path)
-        assert fault(path) is None
-        torch.save({"a": torch.zeros(3)}, path, _use_new_zipfile_serialization=False)
-        assert fault(path) is None and path.read_bytes().startswith(LEGACY_TORCH)
-        with zipfile.ZipFile(path, "w") as archive:
-            archive.writestr("readme", "no tensors")
-        assert "without data.pkl" in (fault(path) or "")
-
-
-# ---- import ----------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def carried(golden: Path, tmp_path: Path) -> Path:
-    """A folder that someone carried over, with the words under another name."""
-    folder = tmp_path / "stick"
+def test_damaged_notes_are_named_and_can_be_deleted(server, golden, held):
+    folder = model_folder("tiny", "openai")
     shutil.copytree(golden / "tiny-a" / "openai", folder)
-    (folder / "vocabulary from the other machine").write_bytes(WORDS)
-    (folder / "notes.txt").write_text("not ours")
-    return folder
+    notes = folder / "received.json"
+    notes.write_text(held)
+    for command in (findings, fetch):
+        with pytest.raises(ValueError, match=r"received\.json is damaged.* Delete it"):
+            command("tiny", "openai")
+    notes.unlink()
+    fetch("tiny", "openai", patience=QUICK)
+    assert findings("tiny") == {} and not requests(server, "/openai/")
 
 
-def test_import_tells_the_source_by_the_files(server, carried, golden):
-    folder = bring("tiny", carried)
-    assert folder == locate("tiny") == model_folder("tiny", "openai")
-    assert held(folder) == FILES["openai"]
-    assert (locate("words") / "words.json").read_bytes() == WORDS
-    assert findings("tiny") == {} and not server.log
-    # A link costs no room; what the original becomes later is noticed.
-    name = "model.ckpt.data-00000-of-00001"
-    assert os.path.samefile(folder / name, carried / name)
-    bring("tiny", folder)  # from the cache itself
-    assert held(folder) == FILES["openai"]
-    for path in (golden / "tiny-a" / "hf-prefixed").iterdir():
-        shutil.copy(path, carried)
-    assert bring("tiny", carried) == model_folder("tiny", "huggingface")
-    assert bring("tiny", carried, "openai") == model_folder("tiny", "openai")
+@pytest.mark.parametrize("what", ["a file", "a folder in the way", "full"])
+def test_a_cache_that_cannot_be_written_to_says_what_to_do(server, monkeypatch, what):
+    folder = model_folder("tiny")
+    if what == "a file":
+        folder.parents[1].write_text("not a folder")
+    elif what == "a folder in the way":
+        (folder / "config.json").mkdir(parents=True)
+    else:
 
+        def full(*args):
+            raise OSError(errno.ENOSPC, "No space left on device")
 
-def test_import_copies_where_it_cannot_link(server, carried, monkeypatch):
-    def link(*args):
-        raise OSError("another disk")
-
-    monkeypatch.setattr(os, "link", link)
-    folder = bring("tiny", carried)
-    assert not os.path.samefile(folder / "hparams.json", carried / "hparams.json")
-    assert findings("tiny") == {}
-    usage = shutil.disk_usage(carried)._replace(free=3)
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
-    with pytest.raises(NoSpace, match=r"needs [\d,]+ bytes.* has 3"):
-        bring("tiny", carried)
-    assert held(folder) == FILES["openai"]
-
-
-def test_import_goes_without_what_is_not_needed(server, carried):
-    for name in ("checkpoint", "model.ckpt.meta", "vocabulary from the other machine"):
-        (carried / name).unlink()
-    said: list[str] = []
-    assert bring("tiny", carried, tell=said.append) == locate("tiny")
-    assert "holds no words, which tiny needs: python -m weights fetch words" in said[-1]
-
-
-def test_import_says_what_is_missing(server, carried, tmp_path):
-    (carried / "model.ckpt.index").unlink()
-    with pytest.raises(ValueError, match=r"tiny in the layout of openai still wants .*\.index\."):
-        bring("tiny", carried)
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="holds nothing; tiny"):
-        bring("tiny", tmp_path / "empty")
-    with pytest.raises(FileNotFoundError, match="is not a folder"):
-        bring("tiny", carried / "notes.txt")
-
-
-@pytest.mark.parametrize(
-    ("content", "why"),
-    [
-        (b"<html>", "it is an HTML page"),
-        (b"version https://git-lfs.github.com/spec/v1\n", "it is a Git LFS pointer"),
-        (None, r"got SHA-256 .*, wanted .* as published"),
-        (b"", "it is empty"),
-    ],
-)
-def test_import_takes_all_or_nothing(server, golden, tmp_path, content, why):
-    stick = tmp_path / "stick"
-    shutil.copytree(golden / "tiny-a" / "hf-prefixed", stick)
-    model = stick / "model.safetensors"
-    if content is None:
-        content = model.read_bytes()[:-1] + b"\x55"
-    model.write_bytes(content)
-    with pytest.raises(
-        ValueError, match=rf"{model.name} is not the {model.name} of .*{why}.*again"
-    ):
-        bring("tiny", stick)
-    assert held(model_folder("tiny")) == set()
-
-
-def test_import_follows_links_as_hugging_faces_cache_has_them(server, golden, tmp_path):
-    blobs, snapshot = tmp_path / "blobs", tmp_path / "snapshot"
-    blobs.mkdir()
-    snapshot.mkdir()
-    for path in (golden / "tiny-a" / "hf-prefixed").iterdir():
-        shutil.copy(path, blobs / f"blob of {path.name}")
-        (snapshot / path.name).symlink_to(blobs / f"blob of {path.name}")
-    folder = bring("tiny", snapshot)
-    assert not (folder / "model.safetensors").is_symlink()
-    assert findings("tiny") == {}
+        monkeypatch.setattr(received, "write_json", full)
+    with pytest.raises(OSError, match=r"wanted to write into .*tiny.*GPT2_SCRATCH_CACHE"):
+        fetch("tiny", patience=QUICK)

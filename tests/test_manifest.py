@@ -155,10 +155,11 @@ def test_mirrors_come_first_and_the_endpoint_is_replaced(monkeypatch):
 
 
 @pytest.mark.parametrize("variable", ["HF_ENDPOINT", "GPT2_SCRATCH_MIRROR"])
-def test_an_address_that_is_none_names_its_variable(monkeypatch, variable):
-    monkeypatch.setenv(variable, "hf.example")
+@pytest.mark.parametrize("value", ["hf.example", "ftp://x", "http://", "http://[::1", "http://x:y"])
+def test_an_address_that_is_none_names_its_variable(monkeypatch, variable, value):
+    monkeypatch.setenv(variable, value)
     source = find("gpt2").source()
-    with pytest.raises(ValueError, match=rf"{variable} is 'hf.example', wanted an address"):
+    with pytest.raises(ValueError, match=rf"{variable} is {re.escape(repr(value))}, wanted an"):
         source.urls_of(source.files[0])
 
 
@@ -176,6 +177,10 @@ def test_the_cache_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("GPT2_SCRATCH_CACHE", "~/elsewhere")
     assert cache_folder() == tmp_path / "elsewhere"
     assert model_folder("gpt2", "openai") == tmp_path / "elsewhere" / "gpt2" / "openai"
+    monkeypatch.setenv("GPT2_SCRATCH_CACHE", "~nobody.by.this.name/elsewhere")
+    with pytest.raises(FileNotFoundError, match=r"not known here.*GPT2_SCRATCH_CACHE"):
+        cache_folder()
+    monkeypatch.setenv("GPT2_SCRATCH_CACHE", "~/elsewhere")
     # The tokenizer looks for its two files in this very folder.
     assert model_folder("gpt2-vocab") == tmp_path / "elsewhere" / "gpt2-vocab"
 

@@ -103,6 +103,8 @@ def test_a_whole_module_is_refused_by_name(tmp_path: Path) -> None:
         (torch.ones(2), r"holds Tensor; wanted tensors by name"),
         ({"state_dict": {}, "epoch": 3}, r"holds 'state_dict', a dict, 'epoch', a int; wanted"),
         ({3: torch.ones(1)}, r"holds 3, a Tensor; wanted tensors by name"),
+        ({"a": torch.empty(2, device="meta")}, r"holds 'a', a Tensor without numbers; wanted"),
+        ({"a": torch.eye(2).to_sparse()}, r"holds 'a', a Tensor that is nested, quantized or spa"),
     ],
 )
 def test_other_contents_are_named(tmp_path: Path, value: object, says: str) -> None:

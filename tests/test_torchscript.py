@@ -1,5 +1,6 @@
 """TorchScript archives: tensors come out as torch would give them, and nothing in them runs."""
 
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -65,6 +66,13 @@ def test_a_scripts_code_is_not_even_looked_at(script: Path, tmp_path: Path) -> N
     for name in ("code/__torch__.py", "code/__torch__.py.debug_pkl"):
         rewrite(script, tmp_path / "a.pt", name, lambda _: b"raise SystemExit")
         assert len(read_torch(tmp_path / "a.pt")) == 9
+
+
+def test_a_script_may_have_code_called_data(outer: nn.Module, script: Path, tmp_path: Path) -> None:
+    shutil.copy(script, tmp_path / "a.pt")
+    with zipfile.ZipFile(tmp_path / "a.pt", "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/code/__torch__/data/sets.py", "code")
+    assert read_torch(tmp_path / "a.pt").keys() == outer.state_dict().keys()
 
 
 def test_what_a_scripts_pickle_asks_for_is_not_done(

@@ -11,7 +11,7 @@ from threading import Event
 
 import pytest
 from server import Server, reset, stall, status
-from tiny_table import serve_tiny
+from tiny_table import tiny_server
 
 from weights import manifest, model_folder
 from weights.__main__ import main
@@ -22,14 +22,8 @@ MODEL = "/huggingface/model.safetensors"
 
 @pytest.fixture
 def server(golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setenv("GPT2_SCRATCH_CACHE", str(tmp_path / "cache"))
-    monkeypatch.delenv("GPT2_SCRATCH_MIRROR", raising=False)
-    monkeypatch.setattr(manifest, "TABLE", tmp_path / "manifest.json")
-    manifest.entries.cache_clear()
-    with Server() as running:
-        serve_tiny(running, golden, tmp_path / "manifest.json")
+    with tiny_server(golden, tmp_path, monkeypatch) as running:
         yield running
-    manifest.entries.cache_clear()
 
 
 @pytest.fixture
@@ -138,6 +132,8 @@ def test_import(server, capsys, golden):
         (["path", "tny"], "Did you mean tiny?"),
         (["fetch", "tiny", "--source", "nobody"], "wanted one of huggingface, openai"),
         (["import", "tiny", "no/such/folder"], "is not a folder"),
+        (["import", "tiny", "~nobody.by.this.name/x"], "Name the folder in full"),
+        (["fetch", "tiny", "--timeout", "inf"], "can't be, wanted more than 0"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(server, capsys, arguments, words):

@@ -40,6 +40,10 @@ def test_files_folders_and_the_standard_input(tmp_path, monkeypatch):
     assert texts.documents == ["named", "first", "second", "third", "piped"]
     assert len(texts.skipped) == 2
     assert "empty.txt is empty" in texts.skipped[0] and "photo.jpg is no text" in texts.skipped[1]
+    inside = read_texts(
+        [tmp_path / "in"], without=tmp_path / "in" / "deep"
+    )  # a run among its texts
+    assert inside.documents == ["first", "second"]
 
 
 def test_documents_end_at_the_end_token_and_lines_in_plain_newlines(tmp_path):

@@ -2,12 +2,39 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from server import Server
 
+from weights import manifest
+from weights.check import check
+
 WORDS = b'{"a": 0}'
+FILES = {
+    "huggingface": {"config.json", "model.safetensors"},
+    "openai": {
+        *("hparams.json", "checkpoint", "model.ckpt.index", "model.ckpt.meta"),
+        "model.ckpt.data-00000-of-00001",
+    },
+}
+OWN = {"received.json", ".lock"}
+
+
+@contextmanager
+def tiny_server(golden: Path, folder: Path, patch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A server of these files, the manifest that says so in force, and a cache in the folder."""
+    patch.setenv("GPT2_SCRATCH_CACHE", str(folder / "cache"))
+    patch.delenv("GPT2_SCRATCH_MIRROR", raising=False)
+    patch.setattr(manifest, "TABLE", folder / "manifest.json")
+    manifest.entries.cache_clear()
+    with Server() as running:
+        serve_tiny(running, golden, folder / "manifest.json")
+        yield running
+    manifest.entries.cache_clear()
 
 
 def serve_tiny(server: Server, golden: Path, table: Path) -> None:
@@ -67,3 +94,12 @@ def source(server: Server, name: str, folder: Path) -> dict[str, Any]:
         "provenance": "made here",
         "files": files,
     }
+
+
+def held(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir()} - OWN
+
+
+def findings(name: str, source: str | None = None) -> dict[str, str]:
+    """What is wrong, by file."""
+    return {found.file: found.text for found in check(name, source)[1] if not found.good}

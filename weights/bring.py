@@ -6,13 +6,16 @@ import os
 import shutil
 from pathlib import Path
 
-from weights.cache import folder_of, locked
+from weights.cache import expanded, folder_of, locked
+from weights.check import read_every_tensor
 from weights.contents import sha256_of
 from weights.download import NoSpace
 from weights.fetch import Tell
-from weights.manifest import Entry, Source, find
+from weights.manifest import Entry, File, Source, entries, find
 from weights.received import Look, keep, look
+from weights.tf_checkpoint import CheckpointError
 
+PLACED = ".import."  # begins the name of a file that has not taken its place yet
 Found = dict[str, Path]  # a file's name in the manifest -> where it was found
 
 
@@ -28,7 +31,7 @@ def bring(
     The source is told by the files. A file is known by its name, or by its published SHA-256. All
     are checked before any takes its place; ValueError says got, wanted, and what to do.
     """
-    entry, here = find(name), Path(folder).expanduser()
+    entry, here = find(name), expanded(folder)
     if not here.is_dir():
         raise FileNotFoundError(f"{here} is not a folder. Name the folder that holds the files.")
     chosen, found = _choose(entry, here, source)
@@ -63,16 +66,20 @@ def _choose(entry: Entry, here: Path, source: str | None) -> tuple[Source, Found
 def _search(here: Path, source: Source) -> Found:
     """Each file that is here: under its name, or, where its hash is published, under any."""
     found = {f.name: here / f.name for f in source.files if (here / f.name).is_file()}
-    by_size: dict[int, list[Path]] = {}
-    for path in here.iterdir():
-        if path.is_file():
-            by_size.setdefault(path.stat().st_size, []).append(path)
+    sizes = {path: path.stat().st_size for path in here.iterdir() if path.is_file()}
     for file in source.files:
-        if file.name not in found and file.size and file.sha256:
-            for path in by_size.get(file.size, []):
-                if sha256_of(path) == file.sha256:
+        if file.name not in found and file.sha256:
+            for path, size in sizes.items():
+                if _may_be(file, size) and sha256_of(path) == file.sha256:
                     found[file.name] = path
     return found
+
+
+def _may_be(file: File, size: int) -> bool:
+    """Whether it is worth the time to hash a file of this size, where the size is unpublished."""
+    if file.size is not None:
+        return size == file.size
+    return abs(size - file.about) <= max(file.about // 100, 2**16)
 
 
 def _lacking(source: Source, found: Found) -> list[str]:
@@ -88,16 +95,20 @@ def _take(source: Source, found: Found, tell: Tell) -> None:
         try:
             for file in source.files:
                 if file.name in found:
-                    temporary = folder / f".import.{file.name}"  # keeps its ending
+                    temporary = folder / f"{PLACED}{file.name}"  # keeps its ending
                     temporary.unlink(missing_ok=True)
                     placed.append(temporary)
                     _link_or_copy(found[file.name].resolve(), temporary)
                     seen[file.name] = look(temporary, file, folder)
                     if wrong := seen[file.name].wrong:
+                        do = _what_to_do(temporary, file, source)
                         raise ValueError(
                             f"{found[file.name]} is not the {file.name} of {source.folder}:"
-                            f" {wrong}. Nothing was imported. Carry the file over again."
+                            f" {wrong}. Nothing was imported. {do}"
                         )
+            index = [path for path in placed if path.suffix == ".index"]
+            if index:
+                _read_through(index[0])
             for temporary, (name, it) in zip(placed, seen.items(), strict=True):
                 temporary.replace(folder / name)
                 keep(folder, name, it.size, it.sha256, str(found[name]))
@@ -105,6 +116,25 @@ def _take(source: Source, found: Found, tell: Tell) -> None:
         finally:
             for temporary in placed:
                 temporary.unlink(missing_ok=True)
+
+
+def _what_to_do(path: Path, file: File, source: Source) -> str:
+    """Whoever took one model for another is told which other has a file of this name and size."""
+    size = path.stat().st_size
+    for other in entries().values():
+        files = [f for each in other.sources if each.folder != source.folder for f in each.files]
+        if size != file.size and any(f.name == file.name and f.size == size for f in files):
+            return f"It has the size of {other.name}'s: import that, or carry the file over again."
+    return "Carry the file over again."
+
+
+def _read_through(index: Path) -> None:
+    """ValueError where an index and its data, each as it should be, are not of one checkpoint."""
+    try:
+        read_every_tensor(index)
+    except CheckpointError as error:
+        wrong = str(error).replace(f"{index.parent / PLACED}", "")
+        raise ValueError(f"{wrong} Nothing was imported: index and data do not belong.") from None
 
 
 def _link_or_copy(source: Path, path: Path) -> None:

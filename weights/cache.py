@@ -17,7 +17,18 @@ from weights.manifest import Entry, File, Source, find
 
 def cache_folder() -> Path:
     """The folder below which everything fetched lies; it need not exist yet."""
-    return Path(os.environ.get("GPT2_SCRATCH_CACHE") or "~/.cache/gpt2-scratch").expanduser()
+    return expanded(os.environ.get("GPT2_SCRATCH_CACHE") or "~/.cache/gpt2-scratch")
+
+
+def expanded(folder: str | Path) -> Path:
+    """A folder that may begin with ~; FileNotFoundError where nobody's home folder is meant."""
+    try:
+        return Path(folder).expanduser()
+    except RuntimeError:
+        raise FileNotFoundError(
+            f"{folder} begins in a home folder that is not known here. Name the folder in full"
+            " (for fetched weights: GPT2_SCRATCH_CACHE)."
+        ) from None
 
 
 def model_folder(name: str, source: str | None = None) -> Path:
@@ -61,20 +72,32 @@ def has_size(folder: Path, file: File) -> bool:
 
 @contextmanager
 def locked(folder: Path, tell: Callable[[str], None]) -> Iterator[None]:
-    """Only one process at a time writes into a folder; a killed one leaves no lock behind."""
+    """Only one process at a time writes into a folder; a killed one leaves no lock behind.
+
+    What the system says of a folder that can't be written to is told with what to do.
+    """
     from filelock import FileLock, Timeout
 
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        tell(f"Another process is writing into {folder}; waiting for it.")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            tell(f"Another process is writing into {folder}; waiting for it.")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+    except OSError as error:
+        if error.errno is None:  # one of ours, which says all that
+            raise
+        raise OSError(
+            f"{error.filename or folder}: {error.strerror}, wanted to write into {folder}. Make"
+            " that possible (rights, room, what is in the way), or name another folder"
+            " (GPT2_SCRATCH_CACHE for fetched weights)."
+        ) from None
 
 
 def _not_there(entry: Entry, candidates: list[Source], source: str | None) -> str:

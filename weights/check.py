@@ -9,6 +9,7 @@ from pathlib import Path
 from weights.cache import folder_of, is_whole, locate
 from weights.manifest import File, Source, find
 from weights.received import look
+from weights.tf_checkpoint import CheckpointError, read_checkpoint
 
 
 @dataclass(frozen=True)
@@ -55,18 +56,19 @@ def _find(folder: Path, file: File) -> Finding:
 
 
 def _read_tensorflow(folder: Path, index: str) -> Finding:
-    """Read every tensor of a checkpoint, and so check the checksum that its index holds of each."""
-    from weights.tf_checkpoint import CheckpointError, read_checkpoint
-
     try:
-        checkpoint = read_checkpoint(folder, verify=True)
-        for name in checkpoint:
-            checkpoint[name]
-            checkpoint.release(name)
+        count = read_every_tensor(folder)
     except CheckpointError as error:
         # Unpublished files are held against their first arrival, which may have been broken.
         more = f"Where that changes nothing, delete {folder} first"
         return Finding(index, False, f"does not open: {error} {more}")
-    return Finding(
-        index, True, f"opens: {len(checkpoint)} tensors, each with the checksum it should"
-    )
+    return Finding(index, True, f"opens: {count} tensors, each with the checksum it should")
+
+
+def read_every_tensor(place: Path) -> int:
+    """How many tensors a checkpoint has; CheckpointError where one lacks the checksum it should."""
+    checkpoint = read_checkpoint(place, verify=True)
+    for name in checkpoint:
+        checkpoint[name]
+        checkpoint.release(name)
+    return len(checkpoint)

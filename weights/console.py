@@ -57,7 +57,7 @@ def check_device(device: str) -> None:
     import torch
 
     try:
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()
     except (RuntimeError, AssertionError) as error:  # torch asserts that it was built with CUDA
         raise ValueError(
             f"--device {device} can't be used ({str(error).splitlines()[0]}), wanted one that"

@@ -9,13 +9,14 @@ import zipfile
 from pathlib import Path
 
 HEAD = 1024  # bytes that show what a file is
+PAGE = r"<!doctype html|<!--|<(html|head|body|title|meta|script|style|center|div|h1|p|pre)[\s>/]"
 LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # torch.save before it wrote archives
 
 
 def impostor(head: bytes) -> str | None:
     """What the first bytes are when they are no file but a server's words about one, else None."""
     text = head.decode("utf-8", errors="replace").lstrip("\ufeff \t\r\n")
-    if re.match(r"<!doctype html|<html|<head|<body", text, re.IGNORECASE):
+    if re.match(PAGE, text, re.IGNORECASE):
         title = re.search(r"<title[^>]*>\s*(.*?)\s*(?:</title|$)", text, re.IGNORECASE | re.DOTALL)
         return f"an HTML page{f' titled {title[1]!r}' if title else ''}"
     if text.startswith(("<?xml", "<Error")):
@@ -26,10 +27,11 @@ def impostor(head: bytes) -> str | None:
     return None
 
 
-def fault(path: Path) -> str | None:
+def fault(path: Path, name: str | None = None) -> str | None:
     """Why a file is not what its name claims, or None. Reads its beginning and its tables only.
 
-    A TensorFlow checkpoint is several files: see `weights.check`.
+    `name` is the one that it is to have. A TensorFlow checkpoint is several files, of which this
+    sees the index alone: see `weights.check`.
     """
     with path.open("rb") as opened:
         head = opened.read(HEAD)
@@ -37,8 +39,15 @@ def fault(path: Path) -> str | None:
         return "it is empty"
     if page := impostor(head):
         return f"it is {page}"
-    look = {".json": _json, ".safetensors": _safetensors, ".bin": _torch, ".pt": _torch}
-    return look[path.suffix](path, head) if path.suffix in look else None
+    look = {
+        ".json": _json,
+        ".safetensors": _safetensors,
+        ".bin": _torch,
+        ".pt": _torch,
+        ".index": _index,
+    }
+    suffix = Path(name or path.name).suffix
+    return look[suffix](path, head) if suffix in look else None
 
 
 def sha256_of(path: Path) -> str:
@@ -50,7 +59,7 @@ def sha256_of(path: Path) -> str:
 def _json(path: Path, head: bytes) -> str | None:
     try:
         value = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return f"it is not JSON ({error})"
     return None if isinstance(value, dict) else f"it holds a {type(value).__name__}, not an object"
 
@@ -71,8 +80,18 @@ def _torch(path: Path, head: bytes) -> str | None:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-    except zipfile.BadZipFile as error:
+    except Exception as error:  # a broken table can raise anything
         return f"it is not a whole PyTorch file ({error})"
     if not any(name.endswith("data.pkl") for name in names):
         return "it is a zip archive without data.pkl, not a PyTorch file"
+    return None
+
+
+def _index(path: Path, head: bytes) -> str | None:
+    from weights.tf_index import read_index
+
+    try:
+        read_index(path)
+    except ValueError as error:
+        return f"it {error}"
     return None

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import requests
 import urllib3
@@ -22,7 +21,7 @@ from weights.contents import HEAD, impostor
 from weights.part import Part
 
 CHUNK = 2**20
-PASSING = {408, 425, 429, 500, 502, 503, 504}  # statuses after which to try again
+LONGEST = 1e6  # seconds to wait for anything, far below what a clock can count
 
 
 class FetchError(OSError):
@@ -60,6 +59,16 @@ class Patience:
     backoff: float = 1.0  # before the first retry; doubles with each
     longest: float = 120.0  # before any; a server that asks for more is given up
 
+    def __post_init__(self) -> None:
+        for seconds in (self.connect, self.read):
+            if not 0 < seconds <= LONGEST:  # nor is a NaN
+                raise ValueError(
+                    f"A time-out of {seconds:g} s can't be, wanted more than 0 and at most"
+                    f" {LONGEST:,.0f} s. Give another one."
+                )
+        if self.retries < 0:
+            raise ValueError(f"{self.retries} retries can't be, wanted 0 or more. Give another.")
+
 
 PATIENCE = Patience()
 
@@ -83,28 +92,33 @@ def download(
     tell: Callable[[str], None] = lambda message: None,
     bar: bool = False,
     session: requests.Session | None = None,
+    fault: Callable[[Path], str | None] = lambda path: None,
 ) -> Received:
     """Fetch `path` from the first of `urls` that has it, with this SHA-256 and size where given.
 
     FetchError lists why each address failed; what arrived is kept for the next run to go on with.
     The caller sees to it that nobody else fetches the same path. `bar` shows on terminals alone.
+    `fault` says why a file that has not the hash stated for it, if any is, is not what it claims.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    file = _File(Part(path), sha256, size, patience, bar, session)
+    file = _File(Part(path), sha256, size, patience, bar, session, fault)
     begun = file.part.origin().get("url")
     reasons: list[str] = []
     unreachable: set[str] = set()
-    for url in sorted([urls] if isinstance(urls, str) else urls, key=lambda url: url != begun):
-        if urlsplit(url).netloc in unreachable:
+    urls = sorted([urls] if isinstance(urls, str) else urls, key=lambda u: answer.shown(u) != begun)
+    for url in urls:
+        if answer.host(url) in unreachable:
             continue
         try:
             return _persist(file, url, tell)
         except (_Refused, _Broken) as error:
-            reasons.append(f"{url}: {error}")
+            reasons.append(f"{answer.shown(url)}: {error}")
             if isinstance(error, _Unreachable):
-                unreachable.add(urlsplit(url).netloc)
-    kept = f" {file.part.size:,} bytes of it are kept; a new run goes on." if file.part.size else ""
+                unreachable.add(answer.host(url))
+    kept = ""
+    if any(file.may_resume(url) for url in urls):
+        kept = f" {file.part.size:,} bytes of it are kept; a new run goes on."
     raise FetchError(f"{path.name} could not be fetched from {'; '.join(reasons)}.{kept}")
 
 
@@ -144,10 +158,11 @@ class _File:
     patience: Patience
     bar: bool
     session: requests.Session | None
+    fault: Callable[[Path], str | None]
 
     def fetch(self, url: str) -> Received:
         """One request, or none where everything has arrived."""
-        if not (self.part.size == self.size and self._may_resume(url)):
+        if not (self.part.size == self.size and self.may_resume(url)):
             try:
                 with self._request(url) as response:
                     self._take(url, response)
@@ -158,19 +173,19 @@ class _File:
                 raise _Broken(reason) from None
         return self._conclude(url)
 
-    def _may_resume(self, url: str) -> bool:
+    def may_resume(self, url: str) -> bool:
         """What arrived is of use if it is known to be of this version, or the hash will tell."""
         origin = self.part.origin()
-        same = origin.get("url") == url and origin.get("validator")
-        return bool(same or (origin and self.sha256))
+        same = origin.get("url") == answer.shown(url) and origin.get("validator")
+        return bool(same or (origin.get("url") and self.sha256))
 
     def _request(self, url: str) -> requests.Response:
         # Compressed on the way, neither the range nor the length would be the file's.
         headers = {"Accept-Encoding": "identity", "User-Agent": "gpt2-scratch"}
-        if self._may_resume(url):
+        if self.may_resume(url):
             headers["Range"] = f"bytes={self.part.size}-"
             origin = self.part.origin()
-            if origin["url"] == url and origin["validator"]:
+            if origin["url"] == answer.shown(url) and origin.get("validator"):
                 headers["If-Range"] = origin["validator"]
         get = self.session.get if self.session else requests.get
         timeout = (self.patience.connect, self.patience.read)
@@ -184,33 +199,39 @@ class _File:
             raise _Unreachable(f"no connection ({answer.short(error)})") from None
         except requests.RequestException as error:
             raise _Refused(answer.short(error)) from None
+        except ValueError as error:  # which requests does not foresee
+            reason = f"it is no address, or redirects to none ({answer.short(error)})"
+            raise _Refused(reason) from None
 
     def _take(self, url: str, response: requests.Response) -> None:
         """Append the answer's body to what has arrived, or let it begin anew."""
         part, status = self.part, response.status_code
-        if status == 416:  # the file is shorter than what has arrived
-            part.drop()
-            raise _Broken("the file changed on the server; beginning anew", wait=0)
-        if status in PASSING:
+        if status == 416 and part.size:
+            known = (None, part.origin().get("validator"))
+            if answer.is_the_end(response, part.size) and answer.validator(response) in known:
+                return
+            raise self._anew("the file changed on the server")
+        if status in answer.PASSING:
             raise _Broken(answer.status_of(response), wait=answer.retry_after(response))
         if status not in (200, 206):
             raise _Refused(answer.status_of(response))
-        try:
-            start, total = answer.extent(response)
-        except ValueError as error:
-            raise _Refused(str(error)) from None
-        if status == 206 and (start != part.size or self._changed(response)):
-            part.drop()
-            raise _Broken("the file changed on the server; beginning anew", wait=0)
+        start, total = answer.extent(response)
+        if start != part.size and status == 206:
+            raise self._anew("the partial answer is not the part that was asked for")
+        if start and self._changed(response, total):
+            raise self._anew("the file changed on the server")
+        # Looked at before what has arrived makes room for it: a page is no reason to lose that.
+        first = response.raw.read1(CHUNK, decode_content=True)
+        page = None if start else impostor(first[:HEAD])
         if total is not None and self.size not in (None, total):
-            page = impostor(response.raw.read(HEAD, decode_content=True))
             raise _Refused(f"got {page or f'{total:,} bytes'}, wanted {self.size:,} bytes")
-        if status == 200:
-            origin = {"url": url, "validator": answer.validator(response)}
-            part.begin(origin | {"sha256": answer.stated_sha256(response)})
-        self._check_space(total)
+        if page or not (start or first):
+            raise _Refused(f"got {page or 'an empty answer'} instead of the file")
         try:
-            part.append(self._chunks(response, total))
+            if not start:
+                part.begin(answer.origin(response, url, total))
+            self._check_space(total)
+            part.append(self._chunks(first, response, total))
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise NoSpace(self._full(total)) from None
@@ -218,8 +239,10 @@ class _File:
         if total is not None and part.size < total:
             raise _Broken(f"the answer ended after {part.size:,} of {total:,} bytes")
 
-    def _chunks(self, response: requests.Response, total: int | None) -> Iterator[bytes]:
-        """The body as it comes, with a progress bar; _Broken where it only trickles."""
+    def _chunks(
+        self, chunk: bytes, response: requests.Response, total: int | None
+    ) -> Iterator[bytes]:
+        """The body from this chunk on, with a progress bar; _Broken where it only trickles."""
         patience, name = self.patience, self.part.target.name
         mark, since = time.monotonic(), 0
         with tqdm(
@@ -232,8 +255,10 @@ class _File:
             disable=None if self.bar else True,  # None: where stderr is no terminal
         ) as progress:
             # read1 gives what is there; read would wait for a whole chunk, however slowly it comes.
-            while chunk := response.raw.read1(CHUNK, decode_content=True):
+            while chunk:
                 yield chunk
+                if self.size is not None and self.part.size > self.size:
+                    return  # it may never end
                 progress.update(len(chunk))
                 since += len(chunk)
                 if (now := time.monotonic()) >= mark + patience.read:
@@ -241,30 +266,45 @@ class _File:
                         reason = f"only {since:,} bytes in {now - mark:.3g} s{self._so_far()}"
                         raise _Broken(reason)
                     mark, since = now, 0
+                chunk = response.raw.read1(CHUNK, decode_content=True)
 
     def _conclude(self, url: str) -> Received:
         """Check what has arrived and give it its name."""
-        part = self.part
-        received = Received(url, part.size, part.sha256())
-        wanted = self.sha256 or part.origin().get("sha256")
-        page = impostor(part.head(HEAD)) if part.size else "an empty answer"
-        pieced = part.pieced
-        if not page and self.size in (None, received.size) and wanted in (None, received.sha256):
-            part.finish()
-            return received
-        part.drop()
-        if page:
-            raise _Refused(f"got {page} instead of the file")
-        if pieced:
-            raise _Broken("its pieces do not make the file; beginning anew", wait=0)
-        if self.size not in (None, received.size):
-            raise _Refused(f"got {received.size:,} bytes, wanted {self.size:,}")
-        raise _Refused(f"got SHA-256 {received.sha256}, wanted {wanted}")
+        received = Received(answer.shown(url), self.part.size, self.part.sha256())
+        if why := self._wrong(received):
+            if self.part.pieced:
+                raise self._anew("its pieces do not make the file")
+            self.part.drop()
+            raise _Refused(why)
+        self.part.finish()
+        return received
 
-    def _changed(self, response: requests.Response) -> bool:
+    def _wrong(self, received: Received) -> str | None:
+        """Why what has arrived is not the file."""
+        wanted = self.sha256 or self.part.origin().get("sha256")
+        page = impostor(self.part.head(HEAD)) if received.size else "an empty answer"
+        if page:
+            return f"got {page} instead of the file"
+        if self.size not in (None, received.size):
+            more = "over " if received.size > self.size else ""  # no more than that was read
+            return f"got {more}{min(received.size, self.size):,} bytes, wanted {self.size:,}"
+        if wanted == received.sha256:
+            return None
+        why = self.fault(self.part.path)
+        got = f"got SHA-256 {received.sha256}, wanted {wanted}" if wanted else None
+        return ": ".join(filter(None, (got, why))) or None
+
+    def _anew(self, why: str) -> _Broken:
+        """The error after which it begins anew."""
+        self.part.drop()
+        return _Broken(f"{why}; beginning anew", wait=0)
+
+    def _changed(self, response: requests.Response, total: int | None) -> bool:
         """Whether a partial answer is of another version than what has arrived."""
-        before, now = self.part.origin().get("validator"), answer.validator(response)
-        return not self.sha256 and bool(before and now) and before != now
+        origin = self.part.origin()
+        length = total not in (None, origin.get("bytes") or total)
+        # Whoever named the version with the whole names it with a part.
+        return not self.sha256 and (length or origin.get("validator") != answer.validator(response))
 
     def _check_space(self, total: int | None) -> None:
         if (total or self.size or 0) - self.part.size > _free(self.part.path.parent):

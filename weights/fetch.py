@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from weights.cache import folder_of, locked
+from weights.contents import fault
 from weights.download import PATIENCE, FetchError, NoSpace, Patience, download
 from weights.manifest import File, Source, find
 from weights.received import expected_sha256, if_meant, keep, look, read_received
@@ -89,6 +91,7 @@ def _fetch_file(
             patience=patience,
             tell=tell,
             bar=bar,
+            fault=partial(fault, name=file.name),
         )
     except FetchError as error:
         if sha256 and not file.sha256 and sha256 in str(error):

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 TABLE = Path(__file__).with_name("manifest.json")
 HUGGINGFACE = "https://huggingface.co"
@@ -129,9 +130,14 @@ def _file(value: dict[str, Any]) -> File:
 
 
 def _address(variable: str, value: str) -> str:
-    if not value.startswith(("http://", "https://")):
+    try:
+        parts = urlsplit(value.strip())
+        good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets or a port that are none
+        good = False
+    if not good:
         raise ValueError(
             f"{variable} is {value!r}, wanted an address such as https://mirror.example."
             " Correct the variable or unset it."
         )
-    return value.rstrip("/")
+    return value.strip().rstrip("/")

@@ -28,9 +28,10 @@ class Part:
     def origin(self) -> dict[str, Any]:
         """What `begin` noted; empty where there is nothing to go on with."""
         try:
-            return dict(read_json(self.note)) if self.size else {}
-        except (ValueError, TypeError, FileNotFoundError):
-            return {}  # cut off while it was written, or deleted
+            noted = read_json(self.note) if self.size else {}
+        except (ValueError, FileNotFoundError):  # cut off while it was written, or deleted
+            noted = {}
+        return noted if isinstance(noted, dict) else {}
 
     def begin(self, origin: dict[str, Any]) -> None:
         """Start anew, with a note of where it comes from."""

@@ -7,6 +7,7 @@ change is noticed.
 from __future__ import annotations
 
 import datetime
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,14 +33,17 @@ class Look:
 
 def look(path: Path, file: File, folder: Path) -> Look:
     """Read a file, which need not lie in `folder` yet, and hold it against what is known of it."""
-    if not path.is_file():
-        return Look("it is missing")
-    size = path.stat().st_size
-    if why := fault(path):
-        return Look(why)
-    if file.size not in (None, size):
-        return Look(f"got {size:,} bytes, wanted {file.size:,}")
-    got = sha256_of(path)
+    try:
+        if not path.is_file():
+            return Look("it is missing")
+        size = path.stat().st_size
+        if why := fault(path):
+            return Look(why)
+        if file.size not in (None, size):
+            return Look(f"got {size:,} bytes, wanted {file.size:,}")
+        got = sha256_of(path)
+    except OSError as error:  # of another user, or on a disk that is failing
+        return Look(f"it can't be read ({error.strerror or error})")
     wanted, known = expected_sha256(folder, file)
     if wanted not in (None, got):
         more = "" if file.sha256 else f". {if_meant(folder)}"
@@ -66,11 +70,20 @@ def if_meant(folder: Path) -> str:
 def read_received(folder: Path) -> dict[str, Record]:
     """What came into this folder, by file."""
     path = folder / RECEIVED
-    return read_json(path) if path.is_file() else {}
+    try:
+        held = read_json(path) if path.is_file() else {}
+        if all(isinstance(r["sha256"], str) and isinstance(r["date"], str) for r in held.values()):
+            return held
+    except (ValueError, AttributeError, TypeError, KeyError):
+        pass
+    raise ValueError(
+        f"{path} is damaged, wanted what came, by file. Delete it: hashes are then noted anew."
+    )
 
 
 def keep(folder: Path, name: str, size: int, sha256: str, origin: str) -> None:
     """Note a file that came. The caller holds the folder's lock."""
+    origin = os.fsencode(origin).decode("utf-8", "backslashreplace")  # a path can have any bytes
     today = datetime.date.today().isoformat()
     entry = {"bytes": size, "sha256": sha256, "from": origin, "date": today}
     write_json(folder / RECEIVED, read_received(folder) | {name: entry})

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,16 +31,15 @@ def embedded(name: str) -> Path:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it takes its place only if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    # Whoever may read what others write here may read this: mkstemp's 0600 is for secrets.
+    temporary.touch(exist_ok=False)
+    mode = temporary.stat().st_mode
     try:
         yield temporary
         with temporary.open("rb") as written:
             os.fsync(written.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        temporary.chmod(0o666 & ~umask)  # mkstemp's 0600 is for secrets, which models are not
+        temporary.chmod(mode)  # what was written may be another file, of another mode
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -63,7 +62,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} does not exist. Check the path of the folder.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not JSON ({error}). Copy the file again.") from None
 
 
@@ -71,12 +70,20 @@ def write_folder(
     folder: str | Path, config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor]
 ) -> None:
     """Write a config and its tensors; neither takes its place before both are written."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     folder = Path(folder)
     with replacing(folder / CONFIG) as config_file, replacing(folder / TENSORS) as tensor_file:
         config_file.write_text(to_json(dict(config)), "utf-8")
-        save_file({name: t.detach().contiguous() for name, t in tensors.items()}, tensor_file)
+        held = {name: t.detach().contiguous() for name, t in tensors.items()}
+        try:
+            save_file(held, tensor_file)
+        except SafetensorError as error:  # so it calls a full disk
+            raise OSError(
+                f"{folder / TENSORS} could not be written ({error}). What was there is kept: make"
+                " room, then do it again."
+            ) from None
 
 
 def read_config(folder: str | Path) -> dict[str, Any]:

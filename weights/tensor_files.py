@@ -146,7 +146,7 @@ def _whole_or_shards(path: Path) -> list[Path]:
     places = held.get("weight_map") if isinstance(held, dict) else None
     names = list(places.values()) if isinstance(places, dict) else []
     # Beside the index only: a folder from elsewhere must not name other files of this machine.
-    if not names or not all(isinstance(n, str) and n == Path(n).name for n in names):
+    if not names or not all(isinstance(n, str) and n and n == Path(n).name for n in names):
         raise ValueError(
             f"{index} has no weight_map from tensors to files beside it. Copy it again."
         )

@@ -31,6 +31,7 @@ DTYPES = {
 }
 REFUSED = {7: "string", 8: "complex64", 18: "complex128", 20: "resource", 21: "variant"}
 AXES = 8  # more than any tensor of a network has
+NAME = 1000  # bytes; in an error, a name of megabytes would take many times that
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,8 @@ def read_index(path: Path) -> tuple[dict[str, Entry], int]:
     entries: dict[str, Entry] = {}
     shards = 0
     for key, record in read_table(path):
+        if len(key) > NAME:
+            raise CheckpointError(f"has a name of {len(key)} bytes, wanted at most {NAME}")
         if not key:
             shards = _read_header(record)
         elif not shards:

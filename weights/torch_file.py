@@ -60,7 +60,7 @@ def _read(path: Path) -> Any:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
         # The code of a TorchScript archive is compressed, tensors never are.
-        if any(e.compress_type for e in entries if "/data" in e.filename):
+        if any(e.compress_type for e in entries if re.match(r"[^/]+/data[./]", e.filename)):
             raise DamagedError("a zip program has compressed its tensors")
         if any(re.fullmatch(r"[^/]+/constants\.pkl", entry.filename) for entry in entries):
             return read_torchscript(path)
@@ -85,15 +85,24 @@ def _reason(error: Exception) -> str:
     return f"it is damaged ({type(error).__name__}: {text[:200]}). {AGAIN}"
 
 
-def _tensors(held: Any, path: Path) -> dict[str, torch.Tensor]:
+def _lacks_numbers(value: Any) -> str | None:
+    """What keeps a value from being plain numbers in memory, in words where it is a tensor."""
     import torch
 
+    if not isinstance(value, torch.Tensor):
+        return ""
+    if value.is_nested or value.is_quantized or value.layout != torch.strided:
+        return " that is nested, quantized or sparse"
+    return " without numbers" if value.is_meta else None
+
+
+def _tensors(held: Any, path: Path) -> dict[str, torch.Tensor]:
     wrong = type(held).__name__
     if isinstance(held, dict):
         wrong = ", ".join(
-            f"{name!r}, a {type(value).__name__}"
+            f"{name!r}, a {type(value).__name__}{_lacks_numbers(value) or ''}"
             for name, value in list(held.items())
-            if not (isinstance(name, str) and isinstance(value, torch.Tensor))
+            if not isinstance(name, str) or _lacks_numbers(value) is not None
         )
         if not wrong:
             return {name: tensor.detach() for name, tensor in held.items()}
