@@ -63,6 +63,8 @@ def open_picture(path: str | Path, *, limit: int = MAX_PIXELS) -> Image.Image:
                         f"most {limit:,}; scale it down."
                     )
                 image.load()
+                if lacks_end(path.read_bytes()):
+                    raise OSError("it has no end mark")
                 return to_rgb(image)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is not there, {wanted}; check the name.") from None
@@ -94,6 +96,20 @@ def to_rgb(image: Image.Image) -> Image.Image:
         white = Image.new("RGBA", rgba.size, "white")
         return Image.alpha_composite(white, rgba).convert("RGB")
     return image if image.mode == "RGB" else image.convert("RGB")
+
+
+def lacks_end(data: bytes) -> bool:
+    """Whether these are a PNG's or a JPEG's bytes with no end mark behind its pixels.
+
+    Pillow asks for none: zeros give it pixels too. The mark of a thumbnail before them does not
+    count; no pixel looks like one.
+    """
+    if data[:8] == b"\x89PNG\r\n\x1a\n":
+        return b"IEND" not in data
+    at = 2 if data[:2] == b"\xff\xd8" else len(data)
+    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] not in (b"\xda", b"\xff"):
+        at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
+    return at < len(data) and data.find(b"\xff\xd9", at) < 0
 
 
 def list_pictures(paths: Iterable[str | Path]) -> list[Path]:

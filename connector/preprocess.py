@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -66,10 +67,24 @@ def crop(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
     if wide * high <= WHOLE:
         resized = image.resize((wide, high), BICUBIC)
         return np.array(resized.crop((left, top, left + size, top + size)))
-    # A strip of 1 x 5000 would become 336 x 1,680,000: one axis at a time, the central part alone.
-    columns = image.resize((wide, height), BICUBIC).crop((left, 0, left + size, height))
-    rows = (0, top * height / high, size, (top + size) * height / high)
-    return np.array(columns.resize((size, size), BICUBIC, rows))
+    # A strip of 1 x 5000 would become 336 x 1,680,000: one axis at a time, of the middle alone.
+    first, last, x = seen(left, size, width / wide)
+    above, below, y = seen(top, size, height / high)
+    middle = image.crop((first, above, min(last, width), min(below, height)))
+    columns = middle.resize((size, middle.height), BICUBIC, (x[0], 0, x[1], middle.height))
+    return np.array(columns.resize((size, size), BICUBIC, (0, y[0], size, y[1])))
+
+
+def seen(start: int, size: int, scale: float) -> tuple[int, int, tuple[float, float]]:
+    """First and last pixel that BICUBIC looks at for `size` new ones from the new one `start` on,
+    `scale` to one, and where those begin and end, counted from that first one.
+
+    Counted from 0, the ends of a long side would be more than Pillow's float32 can tell apart.
+    """
+    reach = math.ceil(2 * max(scale, 1)) + 1
+    first = max(0, math.floor(start * scale) - reach)
+    last = math.ceil((start + size) * scale) + reach
+    return first, last, (start * scale - first, (start + size) * scale - first)
 
 
 def squash(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:

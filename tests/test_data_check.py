@@ -115,7 +115,11 @@ def planted(tmp_path_factory) -> Planted:
 
 
 def test_every_planted_fault_is_reported_and_nothing_else(planted, tmp_path):
-    assert {kind for kind, *_ in planted.faults} == set(KINDS) - {"no split", "two splits"}
+    assert {kind for kind, *_ in planted.faults} == set(KINDS) - {
+        "no split",
+        "two splits",
+        "same id",
+    }
     with open_index(planted.folder, tmp_path / "index.sqlite") as index:
         report = check(index)
         reported = [(fault.kind, fault.file.name, fault.row) for fault in index.faults()]
@@ -225,6 +229,16 @@ def test_a_picture_that_breaks_off_is_truncated_wherever(form):
         assert caught.value.kind == "truncated", cut
 
 
+def test_zeros_for_the_rest_of_a_photograph_are_no_pixels():
+    """What is left where a disk's blocks were reserved and a download died: Pillow decodes it."""
+    exif = b"\xff\xe1\x00\x08ab\xff\xd9\xff\xda"  # marks, as a thumbnail in EXIF has them
+    data = picture_bytes(4, "JPEG", (64, 48))
+    data = data[:2] + exif + data[2:]
+    assert decode(data + b"and a film's bytes", "whole").size == (64, 48)
+    with pytest.raises(Bad, match="truncated: half: no end mark"):
+        decode(data[: len(data) // 2] + bytes(len(data)), "half")
+
+
 def test_what_a_place_does_not_hold(tmp_path):
     path = str(put(tmp_path / "a.tar", picture_bytes()))
     size = os.path.getsize(path)
@@ -298,6 +312,8 @@ def test_the_stats_command(tmp_path, capsys):
         (["check", ".", "--workers", "0"], "--workers"),
         (["stats", ".", "--pictures", "0"], "--pictures"),
         (["pack", ".", "--pictures-a-shard", "0"], "--pictures-a-shard"),
+        (["pack", ".", "--only", "validation", "--out", "out"], "no caption of the set is for val"),
+        (["pack", ".", "--out", "a-file/out"], "wanted a folder for the shards"),
         (["stats", ".", "--tokenizer", "nowhere"], "tokenizer.json"),
         (["check", ".", "--longest", "2"], "none of the 3 rows"),
     ],
@@ -305,6 +321,7 @@ def test_the_stats_command(tmp_path, capsys):
 def test_mistakes_end_in_one_line(tmp_path, monkeypatch, capsys, options, told):
     monkeypatch.chdir(tmp_path)
     narratives(tmp_path, 3)
+    put(tmp_path / "a-file", "")
     assert main(["data", *options]) == 2
     err = capsys.readouterr().err
     assert err.startswith("error: ") and err.count("\n") == 1 and told in err

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from threading import Thread
@@ -191,6 +192,36 @@ def test_a_full_cache_asks_the_encoder_nothing(index, tmp_path):
         cache.fill(index.pictures(), encode, batch=10)
         cache.close()
     assert seen == [10, 10, 3]
+
+
+def test_a_file_that_is_gone_or_short_is_made_again(index, tmp_path):
+    encode = encoder()
+    with closing(FeatureCache(tmp_path / "cache", encode)) as cache:
+        cache.fill(index.pictures(), encode)
+        wanted = {picture.image: np.array(cache[picture.image]) for picture in index.pictures()}
+    (tmp_path / "cache" / "00000.f16").unlink()
+    os.truncate(tmp_path / "cache" / "00002.f16", 10)
+    encode, seen = counting(encoder())
+    with closing(FeatureCache(tmp_path / "cache", encode)) as cache:
+        assert len(cache) == 8
+        cache.fill(index.pictures(), encode)
+        assert sum(seen) == 15 and len(cache) == 23
+        for image, held in wanted.items():
+            np.testing.assert_array_equal(cache[image], held)
+
+
+def test_few_files_are_open_at_a_time(index, tmp_path, monkeypatch):
+    """Half a million pictures lie in 1,000 files; a process may open 1,024."""
+    monkeypatch.setattr(features, "PICTURES", 1)
+    monkeypatch.setattr(features, "MAPS", 3)
+    encode = encoder()
+    with closing(FeatureCache(tmp_path / "cache", encode)) as cache:
+        cache.fill(index.pictures(), encode, batch=5)
+        for picture in index.pictures():
+            wanted = live(encode, picture.place.path)
+            np.testing.assert_allclose(cache[picture.image], wanted, rtol=1e-3, atol=1e-3)
+            assert len(cache._files) <= 3
+    assert len(list((tmp_path / "cache").glob("*.f16"))) == 23
 
 
 def test_a_picture_that_changed_is_encoded_again(index, tmp_path):

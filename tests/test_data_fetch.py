@@ -144,6 +144,20 @@ def test_pictures_that_fail_are_listed_and_fetched_by_the_next_run(server, tmp_p
     assert not list(tmp_path.glob("failures*")) and not list(tmp_path.glob("train/*.part"))
 
 
+def test_what_comes_and_is_no_whole_picture_is_a_failure(server, tmp_path):
+    """A page that says "not now" with status 200, and an end that no length gives away."""
+    put_open_images(server)
+    page, cut_off = (server.pages[f"{BUCKET}/{image}.jpg"] for image in (IDS[3], IDS[5]))
+    whole = page.content, cut_off.content
+    page.content, cut_off.content, cut_off.length = b"not now", cut_off.content[:-40], False
+    assert get(server, tmp_path, n=40).failed == 2
+    reasons = {row["image"]: row["reason"] for row in table(tmp_path / "failures-train.csv")}
+    assert "no whole picture" in reasons[IDS[3]] and "no end mark" in reasons[IDS[5]]
+    page.content, cut_off.content = whole
+    page.etag = cut_off.etag = '"v2"'
+    assert (done := get(server, tmp_path, n=40)).failed == 0 and done.new == 2
+
+
 def test_a_network_that_is_gone_is_not_asked_for_every_picture(server, tmp_path, monkeypatch):
     put_open_images(server)
     monkeypatch.setattr(fetching, "IN_A_ROW", 5)
@@ -152,6 +166,7 @@ def test_a_network_that_is_gone_is_not_asked_for_every_picture(server, tmp_path,
     with pytest.raises(FetchError, match=r"5 pictures in a row .*503.*a new run goes on"):
         get(server, tmp_path, n=40, workers=2)
     assert sum(request.status == 503 for request in server.log) <= 2 * 14
+    assert len(table(tmp_path / "failures-train.csv")) == 5
     assert not list(tmp_path.glob(".failures*"))
 
 
@@ -211,7 +226,9 @@ def test_coco(server, tmp_path):
     assert sum("annotations" in request.path for request in server.log) == 1
     with open_index(tmp_path, tmp_path / "index.sqlite", split="official") as index:
         found = list(index.pictures())
-        assert not index.fault_counts() and index.identity["kind"] == "COCO captions"
+        # The server has the same ids in both parts, which COCO has not.
+        assert set(index.fault_counts()) == {"same id"}
+        assert index.identity["kind"] == "COCO captions"
     assert [p.side for p in found].count("validation") == 7 and len(found) == 11
     assert all(len(picture.captions) == 5 for picture in found)
     licences = table(tmp_path / "licences-validation.csv")
@@ -221,6 +238,23 @@ def test_coco(server, tmp_path):
         assert row["licence"] == f"http://creativecommons/{number % 2}"
         assert row["file"] == f"val2017/{number:012}.jpg"
         assert row["source_url"] == f"http://flickr/{number}"
+
+
+def test_coco_with_odd_entries_and_damage_is_told(server, tmp_path):
+    put_coco(server)
+    options = {"mirror": server.address, "patience": QUICK}
+    fetch("coco", tmp_path, n=3, **options)
+    path = tmp_path / "sources" / "captions_train2017.json"
+    held = json.loads(path.read_text())
+    odd = [None, 5, {}, {"id": "../9"}, {"id": None}]
+    held["images"] += odd
+    held["annotations"] += odd
+    held["licenses"] += [None, {"id": 3}]
+    path.write_text(json.dumps(held))
+    assert fetch("coco", tmp_path, n=99, **options).pictures == 30
+    path.write_text(json.dumps(held)[:2000])
+    with pytest.raises(ValueError, match=r"captions_train2017.json is damaged .*delete it and"):
+        fetch("coco", tmp_path, n=99, **options)
 
 
 @pytest.mark.parametrize(
@@ -237,6 +271,17 @@ def test_mistakes_end_in_one_line(server, tmp_path, capsys, options, told):
     assert main(command) == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("error: ") and told in last
+
+
+def test_a_damaged_table_of_licences_is_named(server, tmp_path, capsys):
+    put_open_images(server)
+    path = "/storage.googleapis.com/openimages/2018_04/train/train-images-boxable-with-rotation.csv"
+    page = server.pages[path]
+    page.content = page.content.replace(b"A\ntitle", b"A" * 200_000)
+    command = ["data", "fetch", "open-images", "--n", "3", "--out", str(tmp_path)]
+    assert main([*command, "--mirror", server.address]) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "rotation.csv is damaged" in last and "delete it, and start again" in last
 
 
 def test_a_damaged_archive_is_named(server, tmp_path):

@@ -89,6 +89,23 @@ def test_a_folder_of_other_shards_is_refused(mixed, tmp_path):
             pack(index, tmp_path / "shards", pictures_a_shard=3)
 
 
+@pytest.mark.parametrize("inside", [False, True])
+def test_the_set_s_own_folder_is_refused_and_stays(mixed, tmp_path, inside, capsys):
+    if inside:  # a folder of pictures, which has no file of captions
+        put(tmp_path / "set" / "a.jpg", picture_bytes())
+        put(tmp_path / "set" / "a.txt", "A cat.")
+        (mixed / "open_images_validation_captions.jsonl").unlink()
+    else:  # somebody's shards, named as ours are
+        with open_index(mixed, tmp_path / "index.sqlite") as index:
+            pack(index, tmp_path / "set" / "shards", pictures_a_shard=4)
+        mixed /= "shards"
+        (mixed / "pack.json").unlink()
+    before = {path: path.read_bytes() for path in mixed.rglob("*") if path.is_file()}
+    assert main(["data", "pack", str(mixed), "--out", str(mixed)]) == 2
+    assert "holds the set itself, wanted another folder" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in mixed.rglob("*") if path.is_file()} == before
+
+
 class Stop(Exception):
     pass
 

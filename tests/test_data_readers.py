@@ -184,6 +184,12 @@ def test_csv_with_quotes_and_line_breaks(tmp_path, delimiter):
     assert found["c.jpg"] == (5, "A dog", "test")
 
 
+def test_a_csv_header_may_be_written_for_people(tmp_path):
+    pictures(tmp_path, ["a.jpg"])
+    file = put(tmp_path / "a.csv", '\ufeff" Image Name ";Comment\r\na.jpg;"A; cat."\r\n')
+    assert list(said(rows(file))) == [("a.jpg", "A; cat.")] and not faults(file)
+
+
 def test_csv_with_broken_rows_goes_on(tmp_path):
     pictures(tmp_path, [f"{name}.jpg" for name in "abcdefgh"])
     text = (
@@ -230,6 +236,9 @@ def test_pictures_with_text_beside_them(tmp_path):
     put(tmp_path / "a" / "y.txt", "Both.")
     put(tmp_path / "void.txt", "\n")
     put(tmp_path / "nothing.txt", "No picture.")
+    put(tmp_path / "a" / "y.jpg.txt", "No picture either.")
+    put(tmp_path / "z.jpg", picture_bytes())
+    put(tmp_path / "z.txt", "Fine.\nBad\x07.\n")
     assert read(tmp_path).kind == "pictures with .txt"
     assert list(said(rows(tmp_path))) == [
         ("a/x.PNG", "A dog."),
@@ -237,12 +246,15 @@ def test_pictures_with_text_beside_them(tmp_path):
         ("a/y.png", "Both."),
         ("b.jpg", "A cat."),
         ("b.jpg", "The same cat."),
+        ("z.jpg", "Fine."),
     ]
-    found = [(fault.kind, fault.file.name) for fault in faults(tmp_path)]
+    found = [(fault.kind, fault.file.name, fault.row) for fault in faults(tmp_path)]
     assert found == [
-        ("empty caption", "alone.jpg"),
-        ("missing", "nothing.txt"),
-        ("empty caption", "void.txt"),
+        ("missing", "y.jpg.txt", 0),
+        ("empty caption", "alone.jpg", 0),
+        ("missing", "nothing.txt", 0),
+        ("empty caption", "void.txt", 0),
+        ("control characters", "z.txt", 2),
     ]
 
 

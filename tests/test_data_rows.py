@@ -63,6 +63,16 @@ def test_ids_that_lead_out_are_refused(tmp_path, image):
     assert kinds(faults(file)) == [("outside", 1)] and len(rows(file)) == 1
 
 
+def test_whole_paths_into_the_folder_are_paths_below_it(tmp_path):
+    """A table that a program wrote often has them; where the folder lies is no part of an id."""
+    pictures(tmp_path / "set", ["a/b.jpg"])
+    paths = [tmp_path / "set" / "a" / "b.jpg", tmp_path / "set" / ".." / "set" / "a" / "b.jpg"]
+    lines = ["image_path,caption", *(f"{path},A cat." for path in paths), f"{tmp_path}/set/,Void."]
+    file = put(tmp_path / "set" / "table.csv", "\n".join(lines))
+    assert [row.image for row in rows(file)] == ["a/b.jpg"]
+    assert kinds(faults(file)) == [("outside", 3), ("outside", 4)]
+
+
 def test_links_that_lead_out_are_refused(tmp_path):
     put(tmp_path / "outside" / "secret.jpg", picture_bytes())
     folder = tmp_path / "set"
@@ -73,7 +83,9 @@ def test_links_that_lead_out_are_refused(tmp_path):
     names = ["out", "folder/secret", "secret", "in", "real", "gone"]
     file = put(folder / "a.jsonl", "".join(narrative(name, "A.") for name in names))
     assert [row.image for row in rows(file)] == ["in", "real"]
-    assert kinds(faults(file)) == [("outside", 1), ("outside", 2), ("missing", 3), ("missing", 6)]
+    found = faults(file)
+    assert kinds(found) == [("outside", 1), ("outside", 2), ("missing", 3), ("missing", 6)]
+    assert f"{folder}/folder is a link out of it, not searched" in found[2].reason
 
 
 def test_what_is_no_picture_file_is_missing(tmp_path):

@@ -13,6 +13,8 @@ from data_sets import narrative, narratives, pictures, put
 from hypothesis import given
 from hypothesis import strategies as st
 
+import captioning.data.build as build
+from captioning.__main__ import main
 from captioning.data.build import open_index
 from captioning.data.index import Index
 from captioning.data.rows import SIDES
@@ -37,6 +39,24 @@ def test_known_sides_stay_for_ever():
     assert [hash_side(i)[:2] for i in images] == ["tr"] * 6
     tests = [n for n in range(40) if hash_side(str(n)) == "test"]
     assert tests == [1, 7, 10, 15, 24]
+
+
+def test_two_pictures_of_one_id_are_told_apart(tmp_path):
+    """train/1.jpg and val/1.jpg: kept features, and scores, are by id."""
+    pictures(tmp_path, ["train/1.jpg", "val/1.jpg", "val/2.jpg"])
+    lines = ["image,caption,split", "1.jpg,A cat.,train", "1.jpg,A dog.,val", "2.jpg,A.,val"]
+    put(tmp_path / "x.csv", "\n".join([*lines, "1.jpg,Again a dog.,val"]))
+    with open_index(tmp_path, tmp_path / "index.sqlite", split="official") as index:
+        found = {picture.image: picture for picture in index.pictures()}
+        assert {image: picture.captions for image, picture in found.items()} == {
+            "1.jpg": ("A cat.",),
+            "val/1.jpg": ("A dog.", "Again a dog."),
+            "2.jpg": ("A.",),
+        }
+        assert [(fault.kind, fault.row) for fault in index.faults()] == [("same id", 3)]
+    with open_index(tmp_path, tmp_path / "index.sqlite") as index:
+        assert found["val/1.jpg"].place.path.endswith("val/1.jpg")
+        assert sides(index)["val/1.jpg"] == hash_side("1.jpg")  # whoever came first
 
 
 @pytest.mark.parametrize(
@@ -177,6 +197,22 @@ def test_lengths_are_those_of_the_tokenizer_with_the_end_token(tmp_path):
         n = index.count("train")
         wanted = [len(tokenizer.encode(index.sample("train", i).caption)) + 1 for i in range(n)]
         assert index.lengths("train", range(n)) == wanted and len(set(wanted)) > 3
+
+
+def test_a_caption_of_one_endless_word_is_too_long_without_a_tokenizer_too(tmp_path):
+    pictures(tmp_path, ["a.jpg"])
+    said = ["A bicycle, internationally.", "x" * 5000, "写" * 1500]
+    put(tmp_path / "a.jsonl", "".join(narrative("a", text) for text in said))
+    with open_index(tmp_path, tmp_path / "index.sqlite", split="none") as index:
+        assert index.lengths("train", [0]) == [6] and index.count("train") == 1
+        assert index.fault_counts() == {"long caption": 2}
+
+
+def test_a_full_disk_ends_in_a_line(tmp_path, monkeypatch, capsys):
+    narratives(tmp_path, 9, captions=30)
+    monkeypatch.setattr(build, "TABLES", build.TABLES + "PRAGMA max_page_count = 12;")
+    assert main(["data", "check", str(tmp_path)]) == 2
+    assert "index.sqlite can't be read or written (database or disk" in capsys.readouterr().err
 
 
 def test_one_caption_a_picture(tmp_path):

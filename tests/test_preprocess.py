@@ -122,8 +122,10 @@ def test_extreme_pictures(width, height, size):
 def test_the_way_around_a_giant_strip_gives_the_same(monkeypatch, width, height):
     image = noise(width, height)
     monkeypatch.setattr("connector.preprocess.WHOLE", 0)
-    ours = resize_and_crop(image, 96).astype(int)
-    assert np.abs(ours - open_clip(image, 96)).max() <= 1
+    off = np.abs(resize_and_crop(image, 96).astype(int) - open_clip(image, 96))
+    # Where a part begins is a float32 to Pillow, and each of two passes is rounded to whole numbers.
+    assert off.max() <= 2
+    assert off.mean() < 0.01  # of 255
 
 
 def test_a_giant_strip_is_never_held(monkeypatch):
@@ -136,10 +138,10 @@ def test_a_giant_strip_is_never_held(monkeypatch):
         return resize(image, size, *rest, **more)
 
     monkeypatch.setattr(Image.Image, "resize", watched)
-    for image in (noise(1, 5000), noise(5000, 1), noise(1, 30_000)):
+    for image in (noise(1, 5000), noise(5000, 1), noise(1, 2_000_000), noise(2_000_000, 1)):
         pixels = resize_and_crop(image, 336)
         assert pixels.shape == (336, 336, 3)
-    assert made and max(made) <= 336 * 30_000
+    assert made and max(made) == 336 * 336
 
 
 def test_squash_is_torchvisions_resize():

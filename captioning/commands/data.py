@@ -50,9 +50,11 @@ class Options:
         """The set's index, for as long as it is looked at; `others` must be at least 1 too."""
         at_least(1, longest=self.longest, **others)
         from captioning.data.build import open_index
+        from captioning.data.index import told
 
         with (
             tempfile.TemporaryDirectory() as folder,
+            told(folder),
             open_index(
                 self.source,
                 Path(folder, "index.sqlite"),

@@ -13,15 +13,16 @@ from typing import Literal
 
 from tqdm import tqdm
 
-from captioning.data.index import Index
+from captioning.data.index import Index, told
 from captioning.data.recognise import Reader, read
-from captioning.data.rows import NOTES, SIDES, Fault, Row, shorten
+from captioning.data.rows import NOTES, SIDES, Fault, Place, Row, shorten
 from captioning.data.split import Scheme, article_sides, hash_side
 from gpt2_scratch.bpe import pretokenize
 from gpt2_scratch.tokenizer import Tokenizer
 from weights.store import replacing
 
-VERSION = 1  # of the tables; an index of another one is made anew
+VERSION = 2  # of the tables; an index of another one is made anew
+PIECE = 16  # bytes of a word or a row of signs that count as one token: few tokens have more
 LONGEST = 256  # tokens of a caption; of the 507,444 narratives hardly one is longer
 
 Choice = Literal["all", "first"]  # which of a picture's captions are trained on
@@ -31,6 +32,7 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE files (number INTEGER PRIMARY KEY, path BLOB UNIQUE);
 CREATE TABLE images (number INTEGER PRIMARY KEY, image TEXT, path BLOB, start INTEGER, size INTEGER,
     split TEXT, side TEXT, UNIQUE (path, start));
+CREATE INDEX by_id ON images (image);
 CREATE TABLE captions (row INTEGER PRIMARY KEY, number INTEGER, text TEXT, length INTEGER,
     file INTEGER, line INTEGER, side TEXT);
 CREATE TABLE faults (kind TEXT, reason TEXT, file INTEGER, line INTEGER);
@@ -74,7 +76,7 @@ def open_index(
             index.close()
         except sqlite3.DatabaseError:
             pass  # of something else, or damaged
-    with replacing(path) as temporary, closing(sqlite3.connect(temporary)) as db:
+    with told(path), replacing(path) as temporary, closing(sqlite3.connect(temporary)) as db:
         # It takes its place only when whole, so a journal would be written for nothing.
         db.executescript("PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;" + TABLES)
         rows, fingerprint = _fill(db, reader, count_with(tokenizer), longest)
@@ -90,9 +92,10 @@ def open_index(
 
 
 def count_with(tokenizer: Tokenizer | None) -> Callable[[str], int]:
-    """A caption's length: its tokens and the end token, or the pieces that no token crosses."""
+    """A caption's length: its tokens and the end token, or the pieces that no token crosses, a long
+    one as several."""
     if tokenizer is None:
-        return lambda text: len(pretokenize(text)) + 1
+        return lambda text: sum(-(-len(p.encode()) // PIECE) for p in pretokenize(text)) + 1
     return lambda text: len(tokenizer.encode(text)) + 1
 
 
@@ -104,7 +107,7 @@ def _fill(
     ordinal = 0
     for row in tqdm(reader, desc="reading captions", unit="row", disable=None):
         if isinstance(row, Row):
-            fault = _insert(db, ordinal, row, length(row.caption), longest)
+            fault = _insert(db, ordinal, row, length(row.caption), longest, reader.pictures.root)
             if fault is None:
                 digest.update(f"{row.image}\0{row.caption}\0".encode())
         else:
@@ -117,7 +120,7 @@ def _fill(
 
 
 def _insert(
-    db: sqlite3.Connection, ordinal: int, row: Row, length: int, longest: int
+    db: sqlite3.Connection, ordinal: int, row: Row, length: int, longest: int, root: str
 ) -> Fault | None:
     if length > longest:
         reason = f"{length} tokens, at most {longest}: {shorten(row.caption)}"
@@ -126,7 +129,12 @@ def _insert(
     query = "SELECT number, split FROM images WHERE path = ? AND start = ?"
     found = db.execute(query, where).fetchone()
     if found is None:
-        values = (row.image, *where, row.place.size, row.split, hash_side(row.image))
+        name = row.image
+        if db.execute("SELECT 1 FROM images WHERE image = ?", (name,)).fetchone():
+            name = _by_file(row.place, root)
+            reason = f"{row.image} is another picture in an earlier row; this one is called {name}"
+            insert_fault(db, Fault("same id", reason, row.file, row.row))
+        values = (name, *where, row.place.size, row.split, hash_side(row.image))
         cursor = db.execute("INSERT INTO images VALUES (NULL, ?, ?, ?, ?, ?, ?)", values)
         found = (cursor.lastrowid, row.split)
     file = _file_number(db, row.file)
@@ -136,6 +144,12 @@ def _insert(
         reason = f"{row.image} is {found[1]} in an earlier row, {row.split} in this"
         insert_fault(db, Fault("two splits", reason, row.file, row.row))
     return None
+
+
+def _by_file(place: Place, root: str) -> str:
+    """An id that no other picture has."""
+    name = os.fsencode(os.path.relpath(place.path, root)).decode("utf-8", "replace")
+    return name if place.size < 0 else f"{name}@{place.offset}"
 
 
 def insert_fault(db: sqlite3.Connection, fault: Fault) -> None:

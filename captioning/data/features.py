@@ -26,7 +26,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from captioning.data.index import Picture
+from captioning.data.index import Picture, told
 from captioning.data.opening import open_place
 from captioning.data.rows import Bad, Fault
 from captioning.data.transforms import Transform
@@ -37,6 +37,7 @@ from connector.vision import ClipVision
 from weights.store import read_json, write_json
 
 PICTURES = 512  # in a file: 182 MB for the article
+MAPS = 64  # files that are mapped at a time: each costs a handle, and a large set has 1,000
 KEY, SLOTS = "key.json", "slots.sqlite"
 TABLE = """CREATE TABLE IF NOT EXISTS slots (slot INTEGER PRIMARY KEY, image TEXT UNIQUE,
     stamp TEXT, done INTEGER DEFAULT 0)"""
@@ -113,8 +114,10 @@ class FeatureCache:
             for file in (*self.folder.glob("[0-9]*.f16"), *self.folder.glob(f"{SLOTS}*")):
                 file.unlink()
             write_json(self.folder / KEY, key)
-        self.db.execute(TABLE)
-        self.db.commit()
+        with told(self.folder / SLOTS):
+            self.db.execute(TABLE)
+            self._forget_what_is_gone()
+            self.db.commit()
 
     @property
     def db(self) -> sqlite3.Connection:
@@ -178,8 +181,18 @@ class FeatureCache:
                     pixels = torch.from_numpy(np.stack([array for *_, array in good]))
                     pixels = normalise(pixels.permute(0, 3, 1, 2)).to(device, dtype)
                     features = encoder(pixels).float().cpu()  # (B, N, F)
-                    self._write([(picture.image, seen) for picture, seen, _ in good], features)
+                    with told(self.folder / SLOTS):
+                        self._write([(picture.image, seen) for picture, seen, _ in good], features)
         return failed
+
+    def _forget_what_is_gone(self) -> None:
+        """Pictures whose file was deleted, or was copied in part, are encoded again."""
+        query = f"SELECT DISTINCT slot / {PICTURES} FROM slots WHERE done"
+        for (number,) in self.db.execute(query).fetchall():
+            path = self._path(number)
+            if not path.is_file() or path.stat().st_size < self._size:
+                forget = f"UPDATE slots SET done = 0 WHERE slot / {PICTURES} = ?"
+                self.db.execute(forget, (number,))
 
     def _stamp(self, image: str) -> str | None:
         query = "SELECT stamp FROM slots WHERE image = ? AND done"
@@ -222,12 +235,23 @@ class FeatureCache:
 
     def _file(self, number: int, *, write: bool = False) -> npt.NDArray[np.float16]:
         if (number, write) not in self._files:
-            path, shape = self.folder / f"{number:05}.f16", (PICTURES, *self.shape)
+            path = self._path(number)
             if write:
-                _make_room(path, 2 * int(np.prod(shape)))
+                _make_room(path, self._size)
+            if len(self._files) >= MAPS:
+                del self._files[next(iter(self._files))]  # the one that was mapped first
             mode: Literal["r", "r+"] = "r+" if write else "r"
+            shape = (PICTURES, *self.shape)
             self._files[number, write] = np.memmap(path, np.float16, mode, shape=shape)
         return self._files[number, write]
+
+    def _path(self, number: int) -> Path:
+        return self.folder / f"{number:05}.f16"
+
+    @property
+    def _size(self) -> int:
+        """Bytes of a file."""
+        return 2 * PICTURES * int(np.prod(self.shape))
 
 
 def _make_room(path: Path, size: int) -> None:

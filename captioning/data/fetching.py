@@ -25,8 +25,10 @@ from urllib.parse import urlsplit
 import requests
 from tqdm import tqdm
 
+from captioning.data.index import told
+from captioning.data.opening import look
 from captioning.data.public import COLUMNS, UNKNOWN, Name, PublicSet, public_set
-from captioning.data.rows import Side
+from captioning.data.rows import Bad, Place, Side
 from captioning.data.text_files import OnDisk
 from weights.cache import locked
 from weights.download import PATIENCE, FetchError, NoSpace, Patience, download
@@ -67,7 +69,7 @@ def fetch(
     out = Path(out)
     wanted = public_set(name, split)
     sources = out / "sources"
-    with locked(out, tell), closing(OnDisk()) as chosen:
+    with locked(out, tell), told(out), closing(OnDisk()) as chosen:
         for url in wanted.sources:
             path = sources / url.rpartition("/")[2]
             if not path.is_file():  # it gets its name once it is whole
@@ -156,13 +158,14 @@ class _Jobs:
                             writer.writerow((name, self.wanted.picture(name)[0], reason))
                             self.tell(reason)
                         if in_a_row == IN_A_ROW:
-                            raise FetchError(
-                                f"{IN_A_ROW} pictures in a row could not be fetched, the last:"
-                                f" {reason} Check the connection; a new run goes on."
-                            )
-                pool.shutdown()
+                            break
         finally:
             pool.shutdown(cancel_futures=True)
+        if in_a_row == IN_A_ROW:
+            raise FetchError(
+                f"{IN_A_ROW} pictures in a row could not be fetched, the last: {reason} All are"
+                f" listed in {failures}. Check the connection; a new run goes on."
+            )
         if not counts["failed"]:
             failures.unlink()
         return counts["new"], counts["there"], counts["failed"]
@@ -178,6 +181,11 @@ class _Jobs:
             raise
         except FetchError as error:
             return image, "failed", str(error)
+        try:
+            look(Place(str(path)), whole=False)
+        except Bad as bad:  # a page that says "not now"; the end of a file of unknown length
+            path.unlink(missing_ok=True)
+            return image, "failed", f"{address} gave no whole picture ({bad.reason}); try again."
         return image, "new", ""
 
 

@@ -38,6 +38,11 @@ def pick(names: tuple[str, ...], among: dict[str, Any]) -> Any:
     return None if name is None else among[name]
 
 
+def columns(names: list[str]) -> list[str]:
+    """The names of a CSV header as IMAGE and CAPTION spell them: "Image Name" -> image_name."""
+    return [name.strip().lower().replace(" ", "_") for name in names]
+
+
 def json_lines(path: Path) -> Parsed:
     """Localized Narratives, and any JSON lines with an image and its caption or captions.
 
@@ -115,7 +120,7 @@ def csv_rows(path: Path, delimiter: str) -> Parsed:
     rows = records(path, delimiter)
     _, names = next(rows)
     assert not isinstance(names, Bad)  # else it would not have been recognised
-    header = [name.strip().lower() for name in names]
+    header = columns(names)
     image, caption = choose(IMAGE, header), choose(CAPTION, header)
     assert image is not None and caption is not None
     for number, fields in rows:
@@ -171,8 +176,9 @@ def _own_captions(raw: Raw, held: dict[str, Any]) -> Iterator[Raw]:
     if held.get("filepath"):
         raw = raw._replace(name=f"{held['filepath']}/{raw.name}")
     raw = raw._replace(split=side_of(held.get("split")) or raw.split)
-    for caption in held.get("captions") or held.get("sentences") or ():
-        yield raw._replace(caption=caption["raw"] if isinstance(caption, dict) else caption)
+    captions = held.get("captions") or held.get("sentences") or []
+    for caption in captions if isinstance(captions, list) else [captions]:
+        yield raw._replace(caption=caption.get("raw") if isinstance(caption, dict) else caption)
 
 
 def picture_folder(folder: Path) -> Parsed:
@@ -194,6 +200,8 @@ def picture_folder(folder: Path) -> Parsed:
                     yield Fault("missing", "no picture of this name beside it", text, 0)
             elif names.get(f"{stem}.txt") is None:
                 yield Fault("empty caption", f"no {text.name} beside it", folder / name, 0)
+            elif text.is_symlink() and not text.resolve().is_relative_to(folder.resolve()):
+                yield Fault("outside", f"{text.name} is a link out of {folder}", text, 0)
             else:
                 yield from _beside(name, text)
 
@@ -201,12 +209,16 @@ def picture_folder(folder: Path) -> Parsed:
 def _beside(name: str, text: Path) -> Parsed:
     """The captions of one picture, a line each."""
     empty = True
-    for number, line in lines(text):
-        empty = False
-        if isinstance(line, Bad):
-            yield Fault(line.kind, line.reason, text, number)
-        else:
-            yield Raw(number, name, line)
+    try:
+        for number, line in lines(text):
+            empty = False
+            if isinstance(line, Bad):
+                yield Fault(line.kind, line.reason, text, number)
+            else:
+                yield Raw(number, name, line, file=text)
+    except OSError as error:
+        yield Fault("malformed", f"it can't be read ({error.strerror})", text, 0)
+        return
     if empty:
         yield Fault("empty caption", "the file holds no caption", text, 0)
 
@@ -220,5 +232,5 @@ def _files(folder: Path, inside: str) -> Iterator[str]:
                 continue
             if entry.is_dir(follow_symlinks=False):
                 yield from _files(folder, name)
-            elif os.path.splitext(name)[1].lower() in {*EXTENSIONS, ".txt"}:
-                yield name
+            elif os.path.splitext(name)[1].lower() in {*EXTENSIONS, ".txt"} and entry.is_file():
+                yield name  # no pipe, and no link to nothing

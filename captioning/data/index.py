@@ -10,6 +10,7 @@ import json
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -39,6 +40,18 @@ class Sample(NamedTuple):
     place: Place
     file: Path
     row: int
+
+
+@contextmanager
+def told(path: str | Path) -> Iterator[None]:
+    """What SQLite complains of as an OSError that names the file: a full disk, above all."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        raise OSError(
+            f"{path} can't be read or written ({error}), wanted room for it and for SQLite's own"
+            " files; make room, or delete it where it is damaged, and start again."
+        ) from None
 
 
 class Index:

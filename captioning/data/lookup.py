@@ -29,9 +29,16 @@ class Pictures:
                 f"{folder} is no folder, wanted the one with the pictures; name it with --images."
             )
         self.root = os.path.realpath(folder)
-        self._folders: dict[Side | None, list[str]] = {
-            None: [self.root, *_subfolders(self.root, self.root, DEEP)]
-        }
+        self._starts = [os.path.join(f, "") for f in (self.root, os.path.abspath(folder))]
+        inside, self._links = _subfolders(self.root, self.root, DEEP)
+        self._folders: dict[Side | None, list[str]] = {None: [self.root, *inside]}
+
+    def below(self, name: str) -> str:
+        """A path that begins with this folder's as the path below it; other names as they are."""
+        for start in self._starts:
+            if name.startswith(start) and name != start:
+                return name[len(start) :]
+        return name
 
     def find(self, image: str, split: Side | None = None) -> Place:
         """Where the picture of an id lies. Bad("outside") or Bad("missing")."""
@@ -55,7 +62,10 @@ class Pictures:
                     refused = Bad("outside", f"{path} is a link out of {self.folder}")
                 elif os.path.isfile(path):  # not a folder, a pipe or a device
                     return Place(path)
-        raise refused or Bad("missing", f"no picture {shorten(image)} in {self.folder}")
+        reason = f"no picture {shorten(image)} in {self.folder}"
+        if self._links:
+            reason += f"; {self._links[0]} is a link out of it, not searched: name it by --images"
+        raise refused or Bad("missing", reason)
 
     def _in_order(self, split: Side | None) -> list[str]:
         if split not in self._folders:
@@ -74,15 +84,20 @@ def leaves(name: str) -> bool:
     return ".." in parts or parts[0] == "" or re.match(r"[A-Za-z]:", name) is not None
 
 
-def _subfolders(folder: str, root: str, depth: int) -> list[str]:
-    """The folders below, sorted; hidden ones and links out are passed over."""
+def _subfolders(folder: str, root: str, depth: int) -> tuple[list[str], list[str]]:
+    """The folders below, sorted, and those that are links out; hidden ones are passed over."""
     found: list[str] = []
+    links: list[str] = []
     if not depth:
-        return found
+        return found, links
     with os.scandir(folder) as entries:
         names = [e.path for e in entries if not e.name.startswith(".") and e.is_dir()]
     for path in sorted(names):
         real = os.path.realpath(path)
         if real == path or real.startswith(os.path.join(root, "")):
-            found += [path, *_subfolders(path, root, depth - 1)]
-    return found
+            below, out = _subfolders(path, root, depth - 1)
+            found += [path, *below]
+            links += out
+        elif real != root:  # that one would go round in a circle
+            links.append(path)
+    return found, links

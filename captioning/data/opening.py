@@ -12,7 +12,7 @@ from hashlib import blake2b
 from PIL import Image
 
 from captioning.data.rows import Bad, Place
-from captioning.pictures import FORMATS, MAX_PIXELS, to_rgb
+from captioning.pictures import FORMATS, MAX_PIXELS, lacks_end, to_rgb
 
 MAX_BYTES = 2**29  # of a picture's file; a whole one is in memory while it is decoded
 
@@ -58,18 +58,21 @@ def decode(data: bytes, name: str, *, limit: int = MAX_PIXELS) -> Image.Image:
     with _image(data, name, limit) as image:
         try:
             image.load()
-            if image.format == "PNG" and b"IEND" not in data:
-                raise OSError("no end mark")  # Pillow asks for none once the pixels are there
+            if lacks_end(data):
+                raise OSError("no end mark")
             return to_rgb(image)
         except Exception as error:  # a damaged file meets any line of a decoder
             raise _damage(data, name, error) from None
 
 
 def look(place: Place, *, whole: bool = True) -> Look:
-    """Format, size and hash of a picture; Bad where it has none. `whole` decodes every pixel."""
+    """Format, size and hash of a picture; Bad where it has none. `whole` decodes every pixel;
+    without it the beginning is looked at, and the end."""
     data = read_bytes(place)
     if whole:
         decode(data, str(place))
+    elif lacks_end(data):
+        raise Bad("truncated", f"{place}: no end mark")
     with _image(data, str(place), MAX_PIXELS) as image:
         digest = blake2b(data, digest_size=16).digest()
         return Look(image.format or "", image.width, image.height, len(data), digest)
@@ -102,7 +105,7 @@ def _damage(data: bytes, name: str, error: Exception) -> Bad:
 def _breaks_off(data: bytes) -> bool:
     """Whether a picture that can't be decoded lacks its format's end."""
     if data[:2] == b"\xff\xd8":
-        return not data.rstrip(b"\0").endswith(b"\xff\xd9")
+        return lacks_end(data) or not data.rstrip(b"\0").endswith(b"\xff\xd9")
     if data[:8] == b"\x89PNG\r\n\x1a\n":
         return b"IEND" not in data[-64:]
     if data[:4] == b"GIF8":

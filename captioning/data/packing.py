@@ -47,6 +47,13 @@ def pack(
     holds shards of something else.
     """
     folder = Path(folder)
+    files = [Path(file) for file, *_ in index.identity["files"]]
+    if any(folder.resolve() in (file, file.parent) for file in files):
+        raise ValueError(
+            f"{folder} holds the set itself, wanted another folder for its shards; change --out."
+        )
+    if side is not None and not index.one("SELECT count(*) FROM captions WHERE side = ?", side):
+        raise ValueError(f"no caption of the set is for {side}; choose another side or split.")
     manifest = {
         "fingerprint": index.fingerprint,
         "split": index.identity["split"],
@@ -61,7 +68,13 @@ def pack(
                 f" {manifest}); name another folder, or delete that one."
             )
     else:
-        write_json(folder / MANIFEST, manifest)
+        try:
+            write_json(folder / MANIFEST, manifest)
+        except OSError as error:
+            raise OSError(
+                f"{folder} can't be written ({error.strerror}), wanted a folder for the shards;"
+                " make that possible, or change --out."
+            ) from None
     for left in folder.glob(f".{NAME}-*"):  # what a kill left half written
         left.unlink()
     shards = pictures = captions = size = skipped = 0

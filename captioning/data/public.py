@@ -7,6 +7,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -84,7 +85,7 @@ class OpenImages:
 
     def licences(self, folder: Path, chosen: OnDisk) -> Iterator[dict[str, str]]:
         path = folder / self.metadata
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8", errors="replace", newline="") as file, _told(path):
             rows = csv.DictReader(file, restval="")
             if not {"ImageID", "License", "Author"} <= set(rows.fieldnames or ()):
                 raise ValueError(
@@ -115,6 +116,15 @@ class OpenImages:
                 continue
 
 
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """What the csv module complains of, as an error that names the file."""
+    try:
+        yield
+    except csv.Error as error:
+        raise ValueError(f"{path} is damaged ({error}); delete it, and start again.") from None
+
+
 @dataclass(frozen=True)
 class CocoCaptions:
     """COCO 2017, five captions a picture. Its own test pictures have no public captions."""
@@ -137,7 +147,8 @@ class CocoCaptions:
         return [f"{COCO}/annotations/annotations_trainval2017.zip"]
 
     def images(self, folder: Path) -> Iterator[str]:
-        return (str(held["id"]) for held in self._elements(folder, "images"))
+        found = (held.get("id") for held in self._elements(folder, "images"))
+        return (str(image) for image in found if str(image).isdecimal())  # it names a file
 
     def write_captions(self, folder: Path, chosen: OnDisk, out: Path) -> int:
         count = 0
@@ -164,13 +175,13 @@ class CocoCaptions:
         return f"{COCO}/{path}", path
 
     def licences(self, folder: Path, chosen: OnDisk) -> Iterator[dict[str, str]]:
-        names = {held["id"]: held["url"] for held in self._elements(folder, "licenses")}
+        names = {held.get("id"): held.get("url") for held in self._elements(folder, "licenses")}
         for held in self._elements(folder, "images"):
-            if chosen.get(str(held["id"])) is not None:
+            if chosen.get(image := str(held.get("id"))) is not None:
                 yield {
-                    "image": str(held["id"]),
-                    "file": self.picture(str(held["id"]))[1],
-                    "licence": names.get(held.get("license"), UNKNOWN),
+                    "image": image,
+                    "file": self.picture(image)[1],
+                    "licence": names.get(held.get("license")) or UNKNOWN,
                     "author": UNKNOWN,  # COCO names none; the picture's own page does
                     "author_url": "",
                     "title": "",
@@ -179,8 +190,8 @@ class CocoCaptions:
 
     def _elements(self, folder: Path, key: str) -> Iterator[dict[str, Any]]:
         path = folder / f"captions_{self.part}.json"
+        packed = folder / "annotations_trainval2017.zip"
         if not path.is_file():
-            packed = folder / "annotations_trainval2017.zip"
             try:
                 with (
                     zipfile.ZipFile(packed) as archive,
@@ -194,7 +205,14 @@ class CocoCaptions:
                     f"{packed} is not COCO's archive of captions ({error}); delete it, and start"
                     " again."
                 ) from None
-        return (value for _, _, value in elements(path, [key]))
+        try:
+            for _, _, held in elements(path, [key]):
+                if isinstance(held, dict):
+                    yield held
+        except ValueError as error:
+            raise ValueError(
+                f"{path} is damaged ({error}); delete it and {packed.name}, and start again."
+            ) from None
 
 
 def public_set(name: Name, split: Side) -> PublicSet:

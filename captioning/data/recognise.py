@@ -20,6 +20,7 @@ from captioning.data.text_files import DELIMITERS, elements, fields_of
 
 HEAD = 2**16  # bytes that tell a format
 LOOKED_AT = 50  # lines of them: the first ones may be broken
+BINARY = 8  # a file in which more than one byte of so many is zero is no text; UTF-16 is none
 TEXTS = frozenset({".jsonl", ".json", ".tsv", ".csv", ".token", ".txt", ".tar"})
 SHARD = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<rest>.*)")
 
@@ -50,12 +51,13 @@ class Reader:
                 yield raw if isinstance(raw, Fault) else self._look(raw, file)
 
     def _look(self, raw: Raw, file: Path) -> Row | Fault:
+        file = raw.file or file
         try:
-            image = image_id(raw.image)
+            image = self.pictures.below(image_id(raw.image))
             split = formats.side_of(raw.split)
             place = raw.place
             if place is None:
-                name = image if raw.name is None else image_id(raw.name)
+                name = image if raw.name is None else self.pictures.below(image_id(raw.name))
                 place = self.pictures.find(name, split)
             return Row(image, caption_text(raw.caption), place, file, raw.row, split)
         except Bad as bad:
@@ -75,10 +77,11 @@ def read(source: str | Path, images: str | Path | None = None) -> Reader:
         known = recognise(source)
         if known is None:
             raise ValueError(f"{source} {_seen(source)}, wanted {KNOWN}; name another file.")
-        files, beside = [source], source.parent
+        files, refused, beside = [source], [], source.parent
         beside = beside.parent if beside.name == "annotations" else beside
     else:
         found = _recognised(source)
+        refused = found.pop("", [])
         if not found:
             return _folder(source)
         if len(found) > 1:
@@ -90,7 +93,8 @@ def read(source: str | Path, images: str | Path | None = None) -> Reader:
         ((kind, files),) = found.items()
         known, beside = recognise(files[0]), source
         assert known is not None and known[0] == kind
-    return Reader(known[0], files, known[1], Pictures(images or beside), _missing_shards(files))
+    faults = _unreadable(files, refused) + _missing_shards(files, refused)
+    return Reader(known[0], files, known[1], Pictures(images or beside), faults)
 
 
 def recognise(path: Path) -> tuple[str, Callable[[Path], formats.Parsed]] | None:
@@ -99,7 +103,7 @@ def recognise(path: Path) -> tuple[str, Callable[[Path], formats.Parsed]] | None
         data = file.read(HEAD)
     if data[257:262] == b"ustar" and tarfile.is_tarfile(path):
         return "webdataset shards", shard_rows
-    if b"\0" in data:
+    if BINARY * data.count(b"\0") > len(data):  # a caption or two may hold one
         return None
     text = data.decode("utf-8-sig", errors="replace")
     if text.lstrip().startswith("{"):
@@ -158,7 +162,7 @@ def _delimiter(line: str) -> str | None:
     """What separates the fields of a CSV header, None where the line is none."""
     for delimiter in DELIMITERS:
         try:
-            names = [name.strip().lower() for name in fields_of(line, delimiter)]
+            names = formats.columns(fields_of(line, delimiter))
         except csv.Error:
             continue
         if formats.choose(formats.IMAGE, names) and formats.choose(formats.CAPTION, names):
@@ -167,7 +171,7 @@ def _delimiter(line: str) -> str | None:
 
 
 def _recognised(folder: Path) -> dict[str, list[Path]]:
-    """The caption files of a folder and of its `annotations`, by format.
+    """The caption files of a folder and of its `annotations`, by format; "" where it has none.
 
     A text with a picture of its name beside it is that picture's, and no file of captions.
     """
@@ -175,8 +179,9 @@ def _recognised(folder: Path) -> dict[str, list[Path]]:
     for place in (folder, folder / "annotations"):
         for path in _texts(place) if place.is_dir() else ():
             # Flickr8k's lemmas are the same captions once more, in another spelling.
-            if (known := recognise(path)) and ".lemma." not in path.name:
-                found.setdefault(known[0], []).append(path)
+            if ".lemma." not in path.name:
+                known = recognise(path)
+                found.setdefault(known[0] if known else "", []).append(path)
     return {kind: sorted(files) for kind, files in found.items()}
 
 
@@ -186,7 +191,10 @@ def _texts(folder: Path) -> Iterator[Path]:
             stem, suffix = os.path.splitext(entry.path)
             if suffix not in TEXTS or entry.name.startswith(".") or not entry.is_file():
                 continue
-            if not any(os.path.exists(stem + picture) for picture in SUFFIXES if picture):
+            of_picture = suffix in (".txt", ".json") and any(
+                os.path.exists(stem + picture) for picture in SUFFIXES if picture
+            )
+            if not of_picture:
                 yield Path(entry.path)
 
 
@@ -198,10 +206,27 @@ def _folder(source: Path) -> Reader:
     return reader
 
 
-def _missing_shards(files: list[Path]) -> list[Fault]:
+def _unreadable(files: list[Path], refused: list[Path]) -> list[Fault]:
+    """A fault for each file that should be one of the set and is none: a .tar, one that is empty,
+    one whose name differs from theirs in numbers alone."""
+    names = {_unnumbered(file) for file in files}
+    return [
+        Fault("malformed", f"the file {_seen(file)}; no row of it can be read", file, 0)
+        for file in refused
+        if _unnumbered(file) in names
+        or file.suffix == ".tar"
+        or (file.suffix != ".txt" and file.stat().st_size == 0)
+    ]
+
+
+def _unnumbered(file: Path) -> Path:
+    return file.with_name(re.sub(r"\d+", "0", file.name))
+
+
+def _missing_shards(files: list[Path], refused: list[Path]) -> list[Fault]:
     """A note for each set of numbered files (`-00003-of-00010`) that is not whole."""
     sets: dict[tuple[str, ...], set[int]] = {}
-    for file in files:
+    for file in files + refused:
         if match := SHARD.fullmatch(file.name):
             key = (str(file.parent), match["stem"], match["count"], match["rest"])
             sets.setdefault(key, set()).add(int(match["number"]))

@@ -25,6 +25,7 @@ KINDS = {
     "control characters": "the caption holds characters that are no text",
     "no split": "the row belongs to none of the official splits",
     "two splits": "another row puts the picture into another official split; the first stays",
+    "same id": "another picture has this id; the later one is called by its file",
     "missing shard": "a numbered file of the set is not there",
     "duplicate": "another id has the same picture, byte for byte",
     "duplicate caption": "the picture has this caption already",
@@ -32,7 +33,7 @@ KINDS = {
 AROUND = " \t\r\n\u00a0\u3000\ufeff"  # what is taken off both ends of a caption without a word
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")  # line breaks too: a caption is one line of text
 NOTES = frozenset(
-    {"two splits", "missing shard", "duplicate", "duplicate caption"}
+    {"two splits", "same id", "missing shard", "duplicate", "duplicate caption"}
 )  # these rows are kept
 
 
@@ -81,6 +82,7 @@ class Raw(NamedTuple):
     split: Any = None
     name: Any = None  # of the picture's file, where it is not the id
     place: Place | None = None  # where the format itself says it
+    file: Path | None = None  # where the row stands, if not in what the parser was given
 
 
 class Bad(ValueError):

@@ -113,7 +113,7 @@ def _captions(
 
 def _text(file: BinaryIO, members: list[tarfile.TarInfo], suffix: str) -> str | None:
     for member in members:
-        if member.name.endswith(suffix):
+        if member.name.lower().endswith(suffix):
             file.seek(member.offset_data)
             data = file.read(min(member.size, LARGEST_TEXT))
             try:
