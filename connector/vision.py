@@ -11,7 +11,20 @@ from torch import Tensor, nn
 
 from connector.config import VisionConfig
 
-# B batch   P patches (576)   W CLIP width (1024)
+# B batch   P patches (576)   T tokens: 1 + P, fewer where some are picked   W CLIP width (1024)
+
+
+class Block(ResidualAttentionBlock):
+    """open_clip's block; where torch's fused attention kernel is the slower way, it computes the
+    attention weights one step after the other, to the same numbers."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, W) -> (B, T, W)."""
+        if not _slow_backward(x):
+            return super().forward(x)
+        y = self.ln_1(x)
+        x = x + self.attn(y, y, y, need_weights=True, average_attn_weights=False)[0]
+        return x + self.mlp(self.ln_2(x))
 
 
 class ClipVision(nn.Module):
@@ -39,6 +52,8 @@ class ClipVision(nn.Module):
         self.positional_embedding = tower.positional_embedding
         self.ln_pre = tower.ln_pre
         self.transformer = tower.transformer
+        for block in self.transformer.resblocks:
+            block.__class__ = Block
         self.ln_post = tower.ln_post
         self.proj = tower.proj if config.projection else None
 
@@ -104,9 +119,8 @@ class ClipVision(nn.Module):
             seen = 1 + patches[..., None].expand(-1, -1, x.shape[-1])
             x = torch.cat([x[:, :1], x.gather(1, seen)], 1)  # (B, 1 + K, W)
         states = [self.ln_pre(x)]
-        run = _block_in_steps if _slow_backward(pixels) else _block
         for block in self.transformer.resblocks:
-            states.append(run(block, states[-1]))
+            states.append(block(states[-1]))
         return states
 
     def hidden_states(self, pixels: Tensor, patches: Tensor | None = None) -> list[Tensor]:
@@ -125,22 +139,11 @@ class ClipVision(nn.Module):
         return self.ln_post(pixels_or_states[-1][:, 0]) @ self.proj  # (B, projection)
 
 
-def _block(block: ResidualAttentionBlock, x: Tensor) -> Tensor:
-    return block(x)
-
-
-def _block_in_steps(block: ResidualAttentionBlock, x: Tensor) -> Tensor:
-    """The same numbers with the attention weights computed one step after the other."""
-    y = block.ln_1(x)
-    x = x + block.attn(y, y, y, need_weights=True, average_attn_weights=False)[0]
-    return x + block.mlp(block.ln_2(x))
-
-
-def _slow_backward(pixels: Tensor) -> bool:
+def _slow_backward(x: Tensor) -> bool:
     """Whether torch's fused attention kernel is the slower way.
 
     On a CPU in bfloat16 its backward alone took 40 % of a training step (145 tokens, width 192);
     without it the step was 1.5 times as fast.
     """
-    cpu = pixels.device.type == "cpu"
+    cpu = x.device.type == "cpu"
     return cpu and torch.is_grad_enabled() and torch.is_autocast_enabled("cpu")

@@ -40,6 +40,7 @@ MORE = {
     "large, connector": LARGE | {"train": "connector"},
     "large, all": LARGE | {"train": "all"},
     "large, all, bf16": LARGE | {"train": "all", "precision": "bf16"},
+    "large, all, bf16, again": LARGE | {"train": "all", "precision": "bf16", "recompute": True},
     "large, dci, all": LARGE | {"train": "all", "variant": "dci", "reducer": "none"},
 }
 

@@ -21,7 +21,7 @@ from PIL import Image
 from captioning import load_captioner
 from captioning.__main__ import main
 from captioning.training import run
-from captioning.training.curves import columns, smoothed
+from captioning.training.curves import columns, smoothed, steps_skipped
 from captioning.training.looks import COLUMNS, Looker
 from gpt2_scratch.training.plan import SHARE, planned
 from weights.store import read_config
@@ -86,16 +86,23 @@ def test_it_learns_to_say_what_is_in_a_picture(made, tmp_path, capsys):
     assert checkpoint(out)["step"] == 300
 
 
-def test_validation_is_on_pictures_never_trained_on(made, tmp_path, capsys):
-    out = tmp_path / "run"
+def test_validation_is_on_pictures_never_trained_on(made, tmp_path, capsys, monkeypatch):
+    out, room = tmp_path / "run", []
+    monkeypatch.setattr(run, "check_space", lambda path, size: room.append((path, size)))
     assert go(made, out, "--steps", "2") == 0
+    ((asked, size),) = room  # before the model is written, frozen parts and all
+    assert asked == out / "model"
+    assert size < (asked / "model.safetensors").stat().st_size < size + 10_000
     said = capsys.readouterr().out
     assert "Data: 24 captions to train on, 1 to validate on, 5 kept for the test." in said
     assert "step 2 of 2: validation loss" in said
     assert not (out / "looks.csv").exists()  # one picture can't be shuffled
     held = json.loads((out / "config.json").read_text())
     assert held["asked"]["captions trained on"]["number"] == 24
-    assert held["chosen"] == {"precision": "fp32", "micro_batch": 4, "checkpointing": False}
+    assert held["chosen"] == {
+        **{"precision": "fp32", "micro_batch": 4, "checkpointing": False},
+        "features": False,
+    }
 
 
 @pytest.mark.parametrize("what", ["connector", "connector+lora", "connector+gpt2", "all"])
@@ -251,6 +258,8 @@ def test_bad_pictures_and_captions_are_left_out_counted_and_listed(made, tmp_pat
     listed = (out / "left-out.txt").read_text()
     for what in ("003.png", "004.png", "empty caption", "long caption"):
         assert listed.count(what) == 1, what
+    assert main(arguments(made[1], data, out, *more)) == 0  # which finds nothing new to do
+    assert (out / "left-out.txt").read_text() == listed
     assert all(float(row[1]) > 0 for row in losses(out))
 
 
@@ -292,6 +301,12 @@ def test_smoothed_is_a_mean_of_those_before_and_passes_over_nan():
     values = np.array([1.0, 3.0, np.nan, 5.0, 7.0])
     np.testing.assert_allclose(smoothed(values, 2), [1, 2, 3, 5, 6])
     assert np.isnan(smoothed(np.array([np.nan]), 3)).all()
+
+
+def test_skipped_steps_are_counted_over_all_starts(tmp_path):
+    assert steps_skipped(tmp_path) == 0
+    put(tmp_path / "log.csv", "step,loss,gradient_norm\n1,2,3\n2,nan,1\n3,2,inf\n4,inf,nan\n")
+    assert steps_skipped(tmp_path) == 3
 
 
 def test_pictures_that_do_not_matter_and_captions_that_collapse_are_told():

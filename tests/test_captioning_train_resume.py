@@ -1,18 +1,21 @@
 """A run of `train` that is stopped, killed, taken up again, or done by several processes."""
 
+import errno
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from caption_run import arguments, checkpoint, data_set, losses, parts, table, torchrun
+from filelock import FileLock
 from safetensors.torch import load_file
 
 from captioning.__main__ import main
-from captioning.training import run
+from captioning.training import run, sources
 
 FAST = ["--rates.connector", "1e-2", "--rates.gpt2", "3e-3", "--validate-every", "4"]
 
@@ -52,7 +55,7 @@ def cut(made, out, monkeypatch, *more, at=3):
 @pytest.mark.parametrize(
     "more",
     [
-        [],
+        ["--split", "none"],
         ["--micro-batch", "2", "--augment"],
         ["--features", "on", "--train", "connector+lora"],
         pytest.param(["--workers", "2", "--micro-batch", "2"], marks=pytest.mark.slow),
@@ -66,14 +69,19 @@ def test_an_interrupted_run_goes_on_bit_for_bit(made, tmp_path, monkeypatch, cap
     cut(made, tmp_path / "cut", monkeypatch, *steps)
     assert checkpoint(tmp_path / "cut")["step"] == 7
     capsys.readouterr()
+    monkeypatch.setattr(sources, "ROOM", 0.0)  # as if its features had filled the disk
+    halves = [tmp_path / "cut" / f".{name}.x1" for name in ("curves.png", "index.sqlite")]
+    for half in halves:  # as a kill in the middle of a write leaves them
+        half.touch()
     resume = ["train", "--resume", "--out", str(tmp_path / "cut"), "--no-tensorboard"]
     workers = ["--workers", "0"] if "--workers" not in more else []
     assert main([*resume, *workers, "--device", "cpu"]) == 0  # by its own settings
     assert "Going on at step 7 of 12." in capsys.readouterr().out
     assert losses(tmp_path / "cut") == losses(tmp_path / "whole")
-    for name in ("validation.csv", "looks.csv"):
+    assert not any(half.exists() for half in halves)
+    for name in ("validation.csv", "looks.csv", "samples.txt"):
         if (tmp_path / "whole" / name).exists():
-            assert table(tmp_path / "cut" / name) == table(tmp_path / "whole" / name)
+            assert (tmp_path / "cut" / name).read_text() == (tmp_path / "whole" / name).read_text()
     assert same_model(tmp_path / "cut", tmp_path / "whole")
 
 
@@ -94,6 +102,37 @@ def test_the_same_command_goes_on_too_and_other_settings_are_refused(made, tmp_p
     other = data_set(tmp_path / "data", 20)
     assert main(arguments(made[1], other, out, *FAST, "--steps", "4")) == 2
     assert "captions trained on.number was 24" in capsys.readouterr().err
+
+
+def test_a_run_beside_another_writes_nothing_there(made, tmp_path, capsys):
+    out = tmp_path / "run"
+    out.mkdir()
+    with FileLock(out / ".lock"):
+        assert go(made, out, "--steps", "2") == 2
+    assert "is in use: another process trains in it" in capsys.readouterr().err
+    assert [path.name for path in out.iterdir()] == [".lock"]
+
+
+def test_a_disk_that_is_full_is_told(made, tmp_path, capsys, monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(run, "draw_curves", full)
+    assert go(made, tmp_path / "run", "--steps", "2") == 2
+    error = capsys.readouterr().err
+    assert "error: a disk is full: " in error and "goes on from its last checkpoint" in error
+
+
+def test_a_run_goes_on_from_anywhere(made, tmp_path, monkeypatch):
+    """Data and parts were named from another folder."""
+    data, (_, gpt2, _, tower) = made
+    monkeypatch.chdir(data.parent.parent)
+    names = ["--gpt2", os.path.relpath(gpt2), "--tower", os.path.relpath(tower)]
+    here, out = Path(os.path.relpath(data)), tmp_path / "run"
+    assert main(arguments(names, here, out, "--steps", "2", "--samples", "0")) == 0
+    monkeypatch.chdir(tmp_path)
+    resume = ["train", "--resume", "--out", "run", "--device", "cpu"]
+    assert main([*resume, "--gpt2", gpt2]) == 0
 
 
 def test_steps_that_are_not_finite_change_nothing_are_named_and_end_the_run(made, tmp_path, capsys):
@@ -183,6 +222,18 @@ def test_two_processes_have_the_losses_of_one(made, tmp_path, root, more):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ["connector+gpt2", "all"])
+def test_two_processes_name_the_part_whose_numbers_are_not_finite(made, tmp_path, root, what):
+    data, names = made
+    more = ["--steps", "30", "--train", what, "--features", "off", "--samples", "0"]
+    words = arguments(names, data, tmp_path / "run", *more, "--rates.gpt2", "1e30")
+    process = torchrun(root, 2, words)
+    said, error = process.communicate(timeout=400)
+    assert process.returncode != 0 and "not finite in 10 steps in a row" in error
+    assert said.count("its loss or gradient was not finite; it began in gpt2.") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("what", ["connector+gpt2", "all"])
 def test_two_processes_that_are_stopped_go_on_bit_for_bit(made, tmp_path, root, what):
     """With dropout on: each has random numbers of its own, and keeps them."""
     data, names = made
@@ -217,6 +268,12 @@ def test_finetune_in_two_processes_has_the_losses_of_one(tmp_path, root):
     one, two = ([list(map(float, row)) for row in losses(tmp_path / n)] for n in ("one", "two"))
     for a, b in zip(one, two, strict=True):
         assert a == pytest.approx(b, rel=1e-5)  # float32
+
+
+def test_parts_that_do_not_part_a_processes_share_are_told(made, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(run, "share_of", lambda batch: batch // 2)
+    assert go(made, tmp_path / "run", "--batch", "12", "--micro-batch", "4") == 2
+    assert "got --micro-batch 4, wanted a divisor of 6" in capsys.readouterr().err
 
 
 @pytest.mark.slow

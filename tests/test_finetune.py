@@ -1,6 +1,7 @@
 """`python -m gpt2_scratch finetune`: from text to a model, stopped, killed and taken up again."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -192,12 +193,21 @@ def test_ended_anywhere_the_same_command_goes_on_bit_for_bit(text, tmp_path, cap
         )
     done = torch.load(cut / checkpoint.LAST, weights_only=True)["step"]
     assert 0 < done < number
+    with (cut / "samples.txt").open("a") as file:  # of a step that its checkpoint had not reached
+        file.write(f"--- step {number}\nnever\n")
+    (cut / "model").mkdir()
+    for half in (".validation.csv.abc", "model/.model.safetensors.abc"):
+        (cut / half).write_bytes(b"half")
     capsys.readouterr()
     assert go(text, cut, *steps) == 0
     assert f"Going on at step {done} of {number}." in capsys.readouterr().out
     assert losses(cut) == losses(tmp_path / "whole")
-    validation = [(tmp_path / run / "validation.csv").read_text() for run in ("cut", "whole")]
-    assert validation[0] == validation[1]
+    for name in ("validation.csv", "samples.txt"):
+        assert (cut / name).read_text() == (tmp_path / "whole" / name).read_text()
+    names = [
+        {p.relative_to(tmp_path / r) for p in (tmp_path / r).rglob("*")} for r in ("cut", "whole")
+    ]
+    assert names[0] == names[1], "something half written was left behind"
     models = [load_file(tmp_path / r / "model" / "model.safetensors") for r in ("cut", "whole")]
     assert all(torch.equal(models[0][name], models[1][name]) for name in models[1])
 
@@ -238,6 +248,8 @@ def test_a_folder_of_something_else_is_left_alone(text, base, capsys):
     before = (base / "config.json").read_bytes()
     assert go(text, base, "--steps", "3") == 2
     assert "config.json is of something else than a run" in told(capsys)
+    assert go(text, text) == 2
+    assert "text.txt is a file, wanted a folder for the run" in told(capsys)
     assert (base / "config.json").read_bytes() == before
 
 
@@ -331,6 +343,13 @@ def test_stage_one_of_the_scenes_model_comes_out_the_same(tmp_path):
         (["--held-out", "1"], "wanted 0 or more, less than 1"),
         (["--held-out", "1e-9"], "holds nothing back"),
         (["--epochs", "0"], "wanted more than 0"),
+        (["--epochs", "inf"], "at most a million"),
+        (["--rate", "0"], "got --rate 0.0, wanted more than 0"),
+        (["--matrix-rate", "-1"], "got --matrix-rate -1.0, wanted more than 0"),
+        (["--clip", "0"], "got --clip 0.0, wanted more than 0"),
+        (["--weight-decay", "nan"], "got --weight-decay nan, wanted 0 or more"),
+        (["--warmup", "inf"], "got --warmup inf, wanted 0 to 1"),
+        (["--seed", f"{2**64}"], "wanted a whole number below 2 ** 62"),
         (["--train", "lora"], "with --random-init use --train all"),
         (["--device", "cuda:77"], "can't be used"),
     ],
@@ -359,10 +378,14 @@ def test_no_text_and_no_memory_are_told(text, tmp_path, capsys, monkeypatch):
     def full(*arguments, **options):
         raise torch.OutOfMemoryError("tried to allocate 2 GiB\nand so on")
 
-    monkeypatch.setattr(finetune, "train_language_model", full)
-    assert go(text, tmp_path / "run") == 2
-    error = capsys.readouterr().err
-    assert "cpu ran out of memory (tried to allocate 2 GiB). Take fewer windows" in error
+    def full_cpu(*arguments, **options):
+        torch.empty(2**60)
+
+    for training, said in ((full, "tried to allocate 2 GiB"), (full_cpu, r"[^\n]*4\d{18} bytes.*")):
+        monkeypatch.setattr(finetune, "train_language_model", training)
+        assert go(text, tmp_path / "run") == 2
+        error = capsys.readouterr().err
+        assert re.search(rf"cpu ran out of memory \({said}\)\. Take fewer windows", error)
 
 
 def test_numbers_that_are_not_finite_are_told_in_a_line(text, tmp_path, capsys):

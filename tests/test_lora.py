@@ -114,6 +114,9 @@ def test_merged_and_removed_it_is_a_plain_gpt2_on_disk(tmp_path):
     ids = random_ids(2, 7)
     wanted = model(ids)
     merge_lora(model)
+    with pytest.raises(ValueError, match=r"nothing was written\. Merge adapters and take them off"):
+        save_gpt2(model, tmp_path)
+    assert not list(tmp_path.iterdir())
     remove_lora(model)
     assert not any(isinstance(part, LoRAConv1D) for part in model.modules())
     assert not lora_state(model)
@@ -184,6 +187,7 @@ def test_a_model_in_bfloat16_takes_adapters_in_float32():
     ("settings", "match"),
     [
         ({"rank": 0}, "rank=0"),
+        ({"alpha": float("nan")}, "alpha=nan"),
         ({"dropout": 1.0}, r"dropout=1\.0"),
         ({"linears": ()}, "given no linears"),
         ({"linears": ("c_nothing",)}, "called c_nothing"),

@@ -10,6 +10,7 @@ import pytest
 from step_memory import load_from
 
 from gpt2_scratch.config import GPT2Config
+from gpt2_scratch.training import device
 from gpt2_scratch.training.plan import GPUS, Load, Memory, estimate, plan, planned, within
 from gpt2_scratch.training.settings import LoRAConfig
 
@@ -159,3 +160,15 @@ def test_where_nothing_fits_there_is_no_plan():
 
 def test_the_worst_moment_is_the_sum_of_its_parts():
     assert Memory(1, 2, 4, 8, 16, 32).total == 63
+
+
+def test_what_is_kept_of_files_is_free_in_a_container(tmp_path, monkeypatch):
+    """Pictures read once fill a container's memory to its limit, and give way to whoever asks."""
+    monkeypatch.setattr(device, "CGROUP", tmp_path)
+    (tmp_path / "memory.max").write_text("9000000\n")
+    (tmp_path / "memory.current").write_text("8999000\n")
+    assert device.free_memory("cpu") == 1000
+    (tmp_path / "memory.stat").write_text("anon 99\nactive_file 5000\ninactive_file 20000\n")
+    assert device.free_memory("cpu") == 26000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert device.free_memory("cpu") != 26000

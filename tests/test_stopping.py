@@ -203,8 +203,16 @@ def test_a_folder_that_another_process_trains_in_is_refused(tmp_path):
 
 def test_numbers_that_are_not_finite_stop_the_run_with_the_part_where_they_began(tmp_path):
     model = GPT2(CONFIG)
+    config = TrainingConfig(20, 4, precision="fp32")
+
+    def go(folder):
+        train(model, lambda ids: next_token_loss(model, ids % 30), batches, config, folder)
+
+    with torch.no_grad():
+        model.wte.weight[30] = math.inf  # never an input: only the head meets it
+    with pytest.raises(FloatingPointError, match=r"step 10; it began in what follows ln_f\. Lower"):
+        go(tmp_path / "head")
     with torch.no_grad():
         model.h[1].mlp.c_fc.w[3, 5] = math.inf
-    config = TrainingConfig(20, 4, precision="fp32")
     with pytest.raises(FloatingPointError, match=r"step 10; it began in h\.1\.mlp\.c_fc\. Lower"):
-        train(model, lambda ids: next_token_loss(model, ids), batches, config, tmp_path)
+        go(tmp_path / "block")

@@ -29,6 +29,8 @@ def test_max_new_tokens_bounds_the_text(capsys):
         (["--device", "cuda:99"], "--device cuda:99 can't be used"),
         (["a " * 200], "wanted fewer than the model's context of 128"),
         (["--top-k", "0"], "top_k=0 came"),
+        (["--temperature", "1e-44"], "0 itself takes the likeliest token"),
+        (["--seed", f"{2**64}"], "wanted a whole number below 2 ** 63"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(words, reason, capsys):

@@ -75,6 +75,10 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
     (tmp_path / checkpoint.LAST).write_bytes(b"\x00" * 100)
     with pytest.raises(ValueError, match=r"checkpoint\.pt can't be read"):
         run(tmp_path, steps=3)
+    for other in ({"model": {}}, torch.zeros(3)):  # of that name, by another program
+        torch.save(other, tmp_path / checkpoint.LAST)
+        with pytest.raises(ValueError, match=r"checkpoint\.pt is no checkpoint of this project"):
+            run(tmp_path, steps=3)
 
 
 def test_a_step_without_a_finite_loss_changes_nothing_and_ten_stop_the_run(tmp_path):

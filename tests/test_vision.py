@@ -298,3 +298,11 @@ def test_pixels_of_another_size_are_refused(shape):
 def test_quick_gelu_cannot_be_forgotten():
     with pytest.raises(TypeError, match="quick_gelu"):
         VisionConfig(image_size=28, patch_size=7, width=32, layers=3, heads=4, projection=24)
+    with pytest.raises(ValueError, match="quick_gelu=None: must be True"):  # as JSON's null is read
+        replace(LARGE, quick_gelu=None)
+
+
+@pytest.mark.parametrize("wrong", [{"projection": 1.5}, {"mlp_ratio": 0}, {"image_size": 30}])
+def test_a_wrong_size_is_told(wrong):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))}="):
+        replace(LARGE, **wrong)

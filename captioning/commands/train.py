@@ -20,34 +20,24 @@ class Train(CaptionTraining):
     """
 
     def run(self) -> int:
-        import torch
-
         from captioning.training.record import resumed
         from captioning.training.run import train_captioner
         from gpt2_scratch.training.device import best_device
         from gpt2_scratch.training.parallel import joined, world
-        from gpt2_scratch.training.stopping import Stopped
+        from gpt2_scratch.training.stopping import Stopped, at_its_limits
 
         settings = resumed(self) if self.resume else self
         device = settings.device or best_device()
         check_device(device)
-        try:
-            with joined(device) as device:
-                say = _say if world().leads else _silent
-                try:
-                    model = one_line(train_captioner(settings, device, say))
-                except Stopped as stopped:
-                    say(str(stopped))
-                    return stopped.signal_number + 128
-                say(f"Caption with it: python -m captioning caption PICTURE --model {model}")
-        except FloatingPointError as error:
-            raise ValueError(str(error)) from None
-        except torch.OutOfMemoryError as error:
-            raise ValueError(
-                f"{device} ran out of memory ({str(error).splitlines()[0]}). Take fewer pictures at"
-                " once (--micro-batch), --checkpointing on, or --train connector+lora; the"
-                " checkpoint stays."
-            ) from None
+        less = "fewer pictures at once (--micro-batch), --checkpointing on, or a smaller --train"
+        with at_its_limits(device, settings.out, less), joined(device) as device:
+            say = _say if world().leads else _silent
+            try:
+                model = one_line(train_captioner(settings, device, say))
+            except Stopped as stopped:
+                say(str(stopped))
+                return stopped.signal_number + 128
+            say(f"Caption with it: python -m captioning caption PICTURE --model {model}")
         return 0
 
 

@@ -37,6 +37,14 @@ def smoothed(values: np.ndarray, width: int) -> np.ndarray:
         return np.where(several, (sums[ends] - sums[starts]) / several, math.nan)
 
 
+def steps_skipped(folder: Path) -> int:
+    """How many steps of a run, of all its starts, had a loss or gradient that was not finite."""
+    steps = columns(folder / "log.csv")
+    if not steps:
+        return 0
+    return int((~np.isfinite(steps["loss"] + steps["gradient_norm"])).sum())
+
+
 def draw_curves(folder: Path, title: str) -> None:
     """Three panels from `log.csv`, `validation.csv` and `looks.csv` of a run."""
     from matplotlib.figure import Figure

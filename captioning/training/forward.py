@@ -35,13 +35,9 @@ def blocks(captioner: Captioner) -> Iterator[nn.Module]:
 
 
 def shards(captioner: Captioner) -> Iterator[nn.Module]:
-    """The blocks whose weights several processes share out each by itself, where all learns.
-
-    Not the tower's in half precision on a CPU, which computes these step by step, from outside.
-    """
+    """The blocks whose weights several processes share out each by itself, where all learns."""
     yield from captioner.gpt2.h
-    if captioner.device.type != "cpu":
-        yield from captioner.vision.transformer.resblocks
+    yield from captioner.vision.transformer.resblocks
 
 
 @contextmanager

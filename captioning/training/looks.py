@@ -8,10 +8,12 @@ all there, one place late. The accuracy, by place, is not deceived.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 
 import torch
 
@@ -24,6 +26,9 @@ from captioning.model import Captioner
 from captioning.training.forward import image_tokens
 from connector.preprocess import normalise
 from gpt2_scratch.generate import eval_mode
+from gpt2_scratch.training.log import Table
+from weights.console import one_line
+from weights.store import replacing
 
 # What the tables and curves call them; WER and BLEU-char-m7 are percent, the rest fractions.
 KEPT = ("WER", "BLEU-4", "CIDEr-D", "BLEU-char-m7")
@@ -32,6 +37,8 @@ COLUMNS = (
     *(f"{way} {name}" for way in ("teacher-forced", "free") for name in KEPT),
     *("teacher-forced accuracy", "loss", "loss of shuffled pictures", "different captions"),
 )
+LOOKS, SAMPLES = "looks.csv", "samples.txt"
+SHOWN, LINES = 160, 3  # characters of a sample, and how many are said
 AT_ONCE = 16  # pictures
 LOOKED_AWAY = 0.01  # nats a token: shuffled pictures that cost no more are not looked at
 COLLAPSED = 0.5  # of the pictures, the share that has one and the same caption
@@ -151,3 +158,39 @@ class Looker:
                 kept = [i for i in likeliest.tolist() if i < len(tokenizer) and i != tokenizer.end]
                 said.append(tokenizer.decode(kept).strip())
         return total / number, right / number, said
+
+
+def note_look(out: Path, step: int, look: Look, say: Callable[[str], None]) -> None:
+    """A row of `looks.csv`, the captions in `samples.txt`, and a few words."""
+    with Table(out / LOOKS, COLUMNS, step - 1) as table:
+        table.write({"step": step, **look.values})
+    note_samples(out / SAMPLES, step, look)
+    values = look.values
+    say(
+        "  teacher-forced accuracy {:.3f}, WER {:.1f} %, BLEU-4 {:.3f}; free WER {:.1f} %,"
+        " BLEU-4 {:.3f}, CIDEr-D {:.3f}; shuffled pictures {:+.3f} nats".format(
+            *(values[f"teacher-forced {name}"] for name in ("accuracy", "WER", "BLEU-4")),
+            *(values[f"free {name}"] for name in ("WER", "BLEU-4", "CIDEr-D")),
+            values["loss of shuffled pictures"] - values["loss"],
+        )
+    )
+    for image, _, said in look.said[:LINES]:
+        say(f"  {one_line(image)}: {one_line(said)[:SHOWN]}")
+    if step:  # before, nothing was learned
+        for warning in look.warnings():
+            say(f"  Warning: {warning}.")
+
+
+def note_samples(path: Path, step: int, look: Look) -> None:
+    """The captions behind those of earlier steps; a killed run's of later ones are taken out."""
+    text = path.read_text("utf-8", "surrogateescape") if path.is_file() else ""
+    parts = re.split(r"(?m)^--- step (?=\d+$)", text)[1:]
+    kept = [f"--- step {part}" for part in parts if int(part.split("\n", 1)[0]) < step]
+    lines = [
+        f"{one_line(image)}\nrefe: {one_line(reference)}\nhypo: {one_line(said)}\n"
+        for image, reference, said in look.said
+    ]
+    with replacing(path) as temporary:
+        temporary.write_text(
+            "".join([*kept, f"--- step {step}\n", *lines]), "utf-8", "surrogateescape"
+        )

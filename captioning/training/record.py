@@ -11,6 +11,7 @@ from captioning.config import Rates
 from captioning.training.settings import CaptionTraining
 from gpt2_scratch.training.record import FILE
 from gpt2_scratch.training.settings import LoRAConfig
+from weights.manifest import entries
 from weights.store import read_json
 
 # Where things lie, how they are computed, what is shown: these may change from start to start.
@@ -20,20 +21,23 @@ FREE = (
     *("validate_on", "samples", "tensorboard"),
 )
 PLACES = ("data", "images", "features_folder")  # which --resume takes from RUN too
+PARTS = ("model", "gpt2", "tower")  # names that we know, or places too
 
 
 def asked(settings: CaptionTraining, fingerprint: str, captions: int) -> dict[str, Any]:
     """All that the result depends on: settings, and the captions by their hash."""
-    what = {name: value for name, value in asdict(settings).items() if name not in FREE}
+    what = {name: value for name, value in as_json(settings).items() if name not in FREE}
     what["captions trained on"] = {"number": captions, "hash": fingerprint}
     return json.loads(json.dumps(what))  # as it will be read again
 
 
 def as_json(settings: CaptionTraining) -> dict[str, Any]:
-    """The settings, for `resumed`."""
+    """The settings, for `resumed`: places as they are called from anywhere."""
     held = asdict(settings)
-    for name in PLACES:
-        held[name] = None if held[name] is None else str(Path(held[name]).resolve())
+    for name in (*PLACES, *PARTS):
+        value = held[name]
+        if value is not None and (name in PLACES or value not in (*entries(), "scenes")):
+            held[name] = str(Path(value).expanduser().resolve())
     del held["out"], held["resume"]
     return json.loads(json.dumps(held))
 
@@ -49,19 +53,20 @@ def resumed(given: CaptionTraining) -> CaptionTraining:
             f"{given.out} holds no run to resume (no {FILE}). Name its folder with --out, or leave"
             " out --resume."
         )
-    held = read_json(path).get("settings")
-    if held is None:
+    written = read_json(path)
+    held = written.get("settings") if isinstance(written, dict) else None
+    if not isinstance(held, dict):
         raise ValueError(f"{path} is of something else than a run of train. Name another --out.")
     names = {field.name for field in fields(given)} & held.keys()
     then = {name: restored(name, held[name]) for name in names}
-    plain, changed = CaptionTraining(), {}
+    called, plain, changed = as_json(given), CaptionTraining(), {}
     for name in sorted(names):
         now, default = getattr(given, name), getattr(plain, name)
         if now == default:
             continue
         if name in FREE:
             changed[name] = now
-        elif now != then[name]:
+        elif restored(name, called[name]) != then[name]:
             raise ValueError(
                 f"{given.out} holds a run with {name} {then[name]}, now {now}. Leave it out to go"
                 " on with the run, or give another --out to begin anew."

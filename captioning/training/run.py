@@ -21,32 +21,39 @@ from captioning.data.recognise import read
 from captioning.model import Captioner, load_captioner
 from captioning.presets import find_preset
 from captioning.trained import prepare
-from captioning.training.curves import draw_curves
+from captioning.training.curves import FILE as CURVES
+from captioning.training.curves import draw_curves, steps_skipped
 from captioning.training.forward import computing_loss, shards
-from captioning.training.looks import COLUMNS, Look, Looker, pictures_spread
+from captioning.training.looks import LOOKS, SAMPLES, Looker, note_look, pictures_spread
 from captioning.training.plan import load_of
 from captioning.training.record import as_json, asked
 from captioning.training.settings import CaptionTraining
-from captioning.training.sources import Sources, Told, open_sources, wants_cache, with_cache
+from captioning.training.sources import (
+    FAULTS,
+    INDEX,
+    Sources,
+    Told,
+    open_sources,
+    wants_cache,
+    with_cache,
+)
 from captioning.training.speed import seconds_per_step
 from gpt2_scratch.layouts import find_folder, recognise
 from gpt2_scratch.model import Block
-from gpt2_scratch.training.checkpoint import load_best, load_last
+from gpt2_scratch.training.checkpoint import check_space, load_best, load_last, locked
 from gpt2_scratch.training.device import best_precision, free_memory
-from gpt2_scratch.training.log import Table
 from gpt2_scratch.training.loop import autocast, train
 from gpt2_scratch.training.lora import adapted, merge_lora, remove_lora, save_lora
 from gpt2_scratch.training.parallel import by_the_first, least, share_of, world
 from gpt2_scratch.training.plan import Load, Plan, choose, describe, span
 from gpt2_scratch.training.progress import board_writer
-from gpt2_scratch.training.record import before, remember
+from gpt2_scratch.training.record import FILE, before, remember
 from gpt2_scratch.training.settings import Precision, TrainingConfig
 from gpt2_scratch.training.sharding import is_sharded
 from weights.console import one_line
 from weights.store import CONFIG, read_config
 
 VALIDATIONS = 10  # of a run
-SHOWN, LINES = 160, 3  # characters of a sample, and how many are said
 
 Say = Callable[[str], None]
 
@@ -169,6 +176,8 @@ def train_captioner(settings: CaptionTraining, device: str, say: Say) -> Path:
         {},
     )
     captioner, rates = open_captioner(settings, device)
+    with locked(settings.out):  # before another run's files are written over
+        by_the_first(lambda: clear_halves(settings.out))
     sources = open_sources(settings, captioner, say)
     captions = sources.index.count("train")
     wanted = asked(settings, sources.index.fingerprint, captions)
@@ -177,7 +186,9 @@ def train_captioner(settings: CaptionTraining, device: str, say: Say) -> Path:
     steps = steps_of(settings, captions)
     say(describe_parts(captioner))
     shape = features_shape(captioner)
-    cached = by_the_first(lambda: wants_cache(settings, sources, steps, shape))
+    # As before where it goes on: kept features are rounded, and may have taken the room they need.
+    kept = then.get("features")
+    cached = by_the_first(lambda: wants_cache(settings, sources, steps, shape, kept))
     load = load_of(
         captioner.config,
         settings,
@@ -194,6 +205,7 @@ def train_captioner(settings: CaptionTraining, device: str, say: Say) -> Path:
         "precision": precision,
         "micro_batch": chosen.rows,
         "checkpointing": chosen.recompute,
+        "features": cached,
     }
     by_the_first(lambda: remember(settings.out, wanted, choices, settings=as_json(settings)))
     say(f"Plan: {describe(load, chosen, free, row='pictures with captions, up to')}.")
@@ -203,6 +215,13 @@ def train_captioner(settings: CaptionTraining, device: str, say: Say) -> Path:
         sources = with_cache(sources, captioner, chosen.rows, say)
     run_loop(settings, captioner, sources, config, load, say)
     return write_captioner(captioner, settings, config, say)
+
+
+def clear_halves(out: Path) -> None:
+    """Delete what a kill left of files that were being written."""
+    for name in (FILE, INDEX, FAULTS, CURVES, LOOKS, SAMPLES):
+        for left in out.glob(f".{name}.*"):
+            left.unlink()
 
 
 def device_kind(device: str) -> str:
@@ -282,30 +301,10 @@ def run_loop(
             on_start=on_start,
             on_skip=on_skip,
         )
-
-
-def note_look(out: Path, step: int, look: Look, say: Say) -> None:
-    """A row of `looks.csv`, the captions in `samples.txt`, and a few words."""
-    with Table(out / "looks.csv", COLUMNS, step - 1) as table:
-        table.write({"step": step, **look.values})
-    with (out / "samples.txt").open("a" if step else "w", encoding="utf-8") as file:
-        file.write(f"--- step {step}\n")
-        for image, reference, said in look.said:
-            file.write(f"{one_line(image)}\nrefe: {one_line(reference)}\nhypo: {one_line(said)}\n")
-    values = look.values
-    say(
-        "  teacher-forced accuracy {:.3f}, WER {:.1f} %, BLEU-4 {:.3f}; free WER {:.1f} %,"
-        " BLEU-4 {:.3f}, CIDEr-D {:.3f}; shuffled pictures {:+.3f} nats".format(
-            *(values[f"teacher-forced {name}"] for name in ("accuracy", "WER", "BLEU-4")),
-            *(values[f"free {name}"] for name in ("WER", "BLEU-4", "CIDEr-D")),
-            values["loss of shuffled pictures"] - values["loss"],
+    if world().leads and (skipped := steps_skipped(out)):
+        say(
+            f"{skipped:,} of {config.steps:,} steps changed nothing: their numbers were not finite."
         )
-    )
-    for image, _, said in look.said[:LINES]:
-        say(f"  {one_line(image)}: {one_line(said)[:SHOWN]}")
-    if step:  # before, nothing was learned
-        for warning in look.warnings():
-            say(f"  Warning: {warning}.")
 
 
 def write_captioner(
@@ -321,8 +320,14 @@ def write_captioner(
         by_the_first(lambda: save_lora(captioner.gpt2, out / "adapters"))
         merge_lora(captioner.gpt2)
         remove_lora(captioner.gpt2)
-    by_the_first(lambda: captioner.save(out / "model"))
-    which = "the last weights, since nothing was held out to judge by"
+    size = sum(tensor.nbytes for tensor in captioner.state_dict().values())
+
+    def save() -> None:
+        check_space(out / "model", size)
+        captioner.save(out / "model")
+
+    by_the_first(save)
+    which = "the last weights, since no validation's loss was finite"
     if best is not None:
         loss, step = best
         which = f"the best weights, of step {step} of {config.steps}: loss {loss:.4f}"

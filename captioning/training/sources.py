@@ -17,8 +17,10 @@ from captioning.data.transforms import Augmentation, Transform
 from captioning.model import Captioner
 from captioning.training.settings import CaptionTraining
 from gpt2_scratch.tokenizer import Tokenizer
+from gpt2_scratch.training.checkpoint import LAST
 from gpt2_scratch.training.parallel import by_the_first, gathered, world
 from weights.console import one_line
+from weights.store import replacing
 
 INDEX, FAULTS, FEATURES = "index.sqlite", "left-out.txt", "features"
 ROOM = 0.5  # of what is free on a disk: as much as kept features may take unasked
@@ -104,18 +106,27 @@ def open_sources(settings: CaptionTraining, captioner: Captioner, say: Say) -> S
         listed = ", ".join(f"{count:,} {kind}" for kind, count in faults.items())
         say(f"Left out or noted: {listed}; listed in {one_line(out / FAULTS)}.")
     if world().leads:
-        with (out / FAULTS).open("w", encoding="utf-8") as file:
-            file.writelines(one_line(fault) + "\n" for fault in opened.faults())
+        # What was found while a run went on stays in the list when it goes on.
+        then = lines_of(out / FAULTS) if (out / LAST).is_file() else []
+        now = dict.fromkeys([*map(one_line, opened.faults()), *then])
+        with replacing(out / FAULTS) as temporary:
+            temporary.write_text("".join(f"{line}\n" for line in now), "utf-8", "surrogateescape")
     query = "SELECT max(length) FROM members JOIN captions USING (row)"
     return Sources(opened, captioner.tokenizer, transform, settings, int(opened.one(query)))
 
 
 def wants_cache(
-    settings: CaptionTraining, sources: Sources, steps: int, shape: tuple[int, int]
+    settings: CaptionTraining,
+    sources: Sources,
+    steps: int,
+    shape: tuple[int, int],
+    before: bool | None,
 ) -> bool:
-    """Whether features are to be kept: as told, or where they are worth their place."""
+    """Whether features are to be kept: as told, as before, or where they are worth their place."""
     if settings.features != "auto" or settings.augment or settings.train == "all":
         return settings.features == "on"
+    if before is not None:
+        return before
     twice = steps * settings.batch > sources.index.count("train")
     pictures = sum(1 for _ in sources.index.pictures())
     folder = settings.features_folder or settings.out
@@ -142,24 +153,30 @@ def with_cache(sources: Sources, captioner: Captioner, batch: int, say: Say) -> 
     return replace(sources, cache=cache)
 
 
+def lines_of(path: Path) -> list[str]:
+    """The lines of a text; none where it is not there."""
+    text = path.read_text("utf-8", "surrogateescape") if path.is_file() else ""
+    return [line for line in text.split("\n") if line]
+
+
 class Told:
     """Lists what could not be used while a run goes on, each once, and says the first."""
 
     def __init__(self, out: Path, say: Say) -> None:
-        self.path, self.say = out / FAULTS, say
-        self.known: set[Fault] = set()
+        self.path, self.say, self.new = out / FAULTS, say, 0
+        self.known = set(lines_of(self.path))
 
     def __call__(self, fault: Fault) -> None:
-        if fault in self.known:
+        line = one_line(fault)
+        if line in self.known:
             return
-        self.known.add(fault)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(one_line(fault) + "\n")
-        if len(self.known) <= TOLD:
-            more = f" Others will be listed in {one_line(self.path)} alone." * (
-                len(self.known) == TOLD
-            )
-            self.say(f"Left out: {one_line(fault)}.{more}")
+        self.known.add(line)
+        self.new += 1
+        with self.path.open("a", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(line + "\n")
+        if self.new <= TOLD:
+            more = f" Others will be listed in {one_line(self.path)} alone." * (self.new == TOLD)
+            self.say(f"Left out: {line}.{more}")
 
     def watching(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The same batches, with what they left out noted."""

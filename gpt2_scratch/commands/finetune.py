@@ -25,32 +25,23 @@ class Finetune(FinetuneConfig):
     Needs neither text nor weights."""
 
     def run(self) -> int:
-        import torch
-
         from gpt2_scratch.training.device import best_device
         from gpt2_scratch.training.parallel import joined, world
-        from gpt2_scratch.training.stopping import Stopped
+        from gpt2_scratch.training.stopping import Stopped, at_its_limits
 
         device = self.device or best_device()
         check_device(device)
-        try:
+        less = "fewer windows at once (--micro-batch), --checkpointing on, or --train lora"
+        with at_its_limits(device, self.out, less), joined(device) as device:
+            tell = say if world().leads else silent
             if self.plan:
-                self._plan(device)
+                self._plan(device, tell)
                 return 0
-            with joined(device) as device:
-                tell = say if world().leads else silent
-                try:
-                    self._train(device, tell)
-                except Stopped as stopped:
-                    tell(str(stopped))
-                    return stopped.signal_number + 128
-        except FloatingPointError as error:
-            raise ValueError(str(error)) from None
-        except torch.OutOfMemoryError as error:
-            raise ValueError(
-                f"{device} ran out of memory ({str(error).splitlines()[0]}). Take fewer windows at"
-                " once (--micro-batch), --checkpointing on, or --train lora; the checkpoint stays."
-            ) from None
+            try:
+                self._train(device, tell)
+            except Stopped as stopped:
+                tell(str(stopped))
+                return stopped.signal_number + 128
         return 0
 
     def _train(self, device: str, tell: Callable[[str], None]) -> None:
@@ -62,7 +53,7 @@ class Finetune(FinetuneConfig):
         by_the_first(lambda: copy_vocabulary(vocabulary, model))
         tell(f'Write with it: python -m gpt2_scratch generate "..." --model {one_line(model)}')
 
-    def _plan(self, device: str) -> None:
+    def _plan(self, device: str, tell: Callable[[str], None]) -> None:
         from dataclasses import replace
 
         from gpt2_scratch.training.device import free_memory, seconds_per_step
@@ -73,19 +64,19 @@ class Finetune(FinetuneConfig):
         config = sizes(self)
         here = load_of(self, config, device)
         there = replace(here, device="cuda", precision=self.precision or "bf16")
-        say(
+        tell(
             f"{self.random_init or self.model}: {config.parameters:,} parameters, training"
             f" {self.train}; {self.batch} windows of {here.length:,} tokens a step,"
             f" {there.precision}\n\n{table(there, self.batch)}"
         )
         free = free_memory(device)
         chosen = chosen_plan(self, here, free, {})
-        say(f"\nHere: {describe(here, chosen, free)}.")
+        tell(f"\nHere: {describe(here, chosen, free)}.")
         here = replace(here, rows=chosen.rows, recompute=chosen.recompute)
         training = TrainingConfig(1, self.batch, precision=here.precision)
         seconds = seconds_per_step(here, training)
         total = f", {span(seconds * self.steps)} in all" if self.steps else ""
-        say(f"About {span(seconds)} a step{total}.")
+        tell(f"About {span(seconds)} a step{total}.")
 
 
 def say(line: str) -> None:

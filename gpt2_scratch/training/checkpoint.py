@@ -18,6 +18,11 @@ from gpt2_scratch.training.sharding import gathered_whole, optimizer_shares, sha
 from weights.store import replacing
 
 LAST, BEST, LOCK = "checkpoint.pt", "best.pt", ".lock"
+# What a kill leaves of a file that was being written, in a run's folder and those of its models.
+HALVES = (
+    *(f".{name}.*" for name in (LAST, BEST, "log.csv", "validation.csv", "samples.txt")),
+    *("*/.config.json.*", "*/.model.safetensors.*"),
+)
 SPARE = 2**20  # what a file takes beside its tensors
 
 
@@ -51,7 +56,7 @@ def locked(folder: Path) -> Iterator[None]:
                 f"{folder} is in use: another process trains in it. Wait for it, or name another"
                 " one."
             ) from None
-        for left in (p for name in (LAST, BEST) for p in folder.glob(f".{name}.*")):
+        for left in (path for half in HALVES for path in folder.glob(half)):
             left.unlink()
 
     by_the_first(take)
@@ -192,7 +197,13 @@ def read(path: Path, identity: str | None = None) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen kinds for a damaged file
-        raise ValueError(f"{path} can't be read ({error}). Delete it to start anew.") from None
+        why = str(error) or type(error).__name__
+        raise ValueError(f"{path} can't be read ({why}). Delete it to start anew.") from None
+    if not isinstance(state, dict) or not {"identity", "step", "module"} <= state.keys():
+        raise ValueError(
+            f"{path} is no checkpoint of this project, wanted one or none there. Name another"
+            " folder."
+        )
     if identity is not None and state["identity"] != identity:
         raise ValueError(
             f"{path} is of another run.\n  got    {state['identity']}\n  wanted {identity}\n"

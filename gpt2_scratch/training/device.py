@@ -43,8 +43,16 @@ def free_memory(device: str) -> int | None:
     free = int(meminfo.read_text().split("MemAvailable:")[1].split()[0]) * 1024
     limit, used = CGROUP / "memory.max", CGROUP / "memory.current"  # of a container
     if limit.is_file() and used.is_file() and limit.read_text().strip().isdecimal():
-        free = min(free, int(limit.read_text()) - int(used.read_text()))
+        taken = int(used.read_text()) - file_pages(CGROUP / "memory.stat")
+        free = min(free, int(limit.read_text()) - taken)
     return free // int(os.environ.get("LOCAL_WORLD_SIZE", "1"))  # which torchrun sets
+
+
+def file_pages(stat: Path) -> int:
+    """Bytes of files that Linux keeps in a container's memory only while nobody else wants it."""
+    lines = stat.read_text().splitlines() if stat.is_file() else []
+    held = dict(line.split() for line in lines)
+    return int(held.get("active_file", 0)) + int(held.get("inactive_file", 0))
 
 
 def seconds_per_step(load: Load, config: TrainingConfig) -> float:

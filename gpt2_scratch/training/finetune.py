@@ -24,6 +24,7 @@ from gpt2_scratch.tokenizer import BPETokenizer, Tokenizer
 from gpt2_scratch.training.checkpoint import load_best
 from gpt2_scratch.training.device import best_precision, free_memory, seconds_per_step
 from gpt2_scratch.training.language import random_language_model, train_language_model
+from gpt2_scratch.training.log import note_text
 from gpt2_scratch.training.lora import add_lora, merge_lora, remove_lora, save_lora
 from gpt2_scratch.training.parallel import by_the_first, least, share_of, world
 from gpt2_scratch.training.plan import Load, Plan, choose, describe, span
@@ -174,7 +175,7 @@ def finetune(settings: FinetuneConfig, device: str, say: Say) -> tuple[Path, Pat
     `say` gets a line at a time.
     """
     out = settings.out
-    texts = read_texts(settings.texts)
+    texts = read_texts(settings.texts, without=out)
     for reason in texts.skipped:
         say(f"Skipped: {one_line(reason)}")
     wanted = asked(settings, texts.documents)
@@ -225,8 +226,7 @@ def finetune(settings: FinetuneConfig, device: str, say: Say) -> tuple[Path, Pat
         if not math.isfinite(loss) or not world().leads:
             return
         text = sample(model, base.tokenizer, settings)
-        with (out / "samples.txt").open("a" if step else "w", encoding="utf-8") as file:
-            file.write(f"--- step {step}\n{text}\n")
+        note_text(out / "samples.txt", step, text)
         say(f"  {one_line(text)[:SHOWN]}")
 
     # This process's batches: of each `size` in a row, one.
@@ -265,7 +265,8 @@ def write_model(model: GPT2, settings: FinetuneConfig, config: TrainingConfig, s
         merge_lora(model)
         remove_lora(model)
     by_the_first(lambda: save_gpt2(model, out / "model"))
-    which = "the last weights, since nothing was held out to judge by"
+    judge = "no validation loss was finite" if settings.held_out else "nothing was held out"
+    which = f"the last weights, since {judge} to judge by"
     if best is not None:
         loss, step = best
         which = f"the best weights, of step {step} of {config.steps}: validation loss {loss:.4f}"

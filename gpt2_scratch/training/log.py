@@ -1,8 +1,10 @@
-"""What a run writes of itself: tables with a row a step, cut back to where a killed run goes on."""
+"""What a run writes of itself: tables with a row a step, and texts, cut back to where a killed run
+goes on."""
 
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -20,7 +22,7 @@ class Table:
 
     def __init__(self, path: Path, columns: tuple[str, ...], done: int) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lines = path.read_text("utf-8").splitlines() if path.is_file() else []
+        lines = path.read_text("utf-8", "replace").splitlines() if path.is_file() else []
         rows = [line.split(",") for line in lines]
         whole = (row for row in rows[1:] if len(row) == len(rows[0]) and row[0].isdigit())
         kept = [row for row in whole if int(row[0]) <= done]
@@ -51,3 +53,12 @@ class Table:
         trace: TracebackType | None,
     ) -> None:
         self.file.close()
+
+
+def note_text(path: Path, step: int, text: str) -> None:
+    """Add a text behind those of earlier steps; a killed run's of later ones are taken out."""
+    held = path.read_text("utf-8") if path.is_file() else ""
+    parts = re.split(r"(?m)^--- step (?=\d+$)", held)[1:]
+    kept = [f"--- step {part}" for part in parts if int(part.split("\n", 1)[0]) < step]
+    with replacing(path) as temporary:
+        temporary.write_text("".join([*kept, f"--- step {step}\n{text}\n"]), "utf-8")

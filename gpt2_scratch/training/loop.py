@@ -34,6 +34,7 @@ from gpt2_scratch.training.log import Table
 from gpt2_scratch.training.optim import build_optimizers, rate_at, set_rate
 from gpt2_scratch.training.parallel import (
     by_the_first,
+    gathered,
     gradients_kept,
     highest,
     shared,
@@ -263,9 +264,11 @@ def train_step(
 
 
 def origin(module: nn.Module, loss_of: LossOf, parts: Sequence[Any], config: TrainingConfig) -> str:
-    """Where in `module` these batches first give something that is not finite, in words."""
-    with autocast(module, config):
-        name = first_not_finite(module, lambda: [loss_of(part) for part in parts])
+    """Where in `module` these batches, or another process's, first give something that is not
+    finite, in words. All processes must ask."""
+    with whole(module), autocast(module, config):
+        found = first_not_finite(module, lambda: [loss_of(part)[0] for part in parts])
+    name = next((name for name in gathered(found) if name), None)
     return f"it began in {name}" if name else "the outputs of all parts were finite"
 
 

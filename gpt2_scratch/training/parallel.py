@@ -59,6 +59,8 @@ def joined(device: str) -> Iterator[str]:
     ValueError where this machine has fewer GPUs than processes.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+        if device.startswith("cuda:"):
+            torch.cuda.set_device(device)  # for what is done on "cuda": the trial of a step
         yield device
         return
     backend = "gloo"

@@ -227,9 +227,14 @@ def choose(
 ) -> Plan:
     """How much at once, and whether activations are kept: as told, as before, or as it fits.
 
-    `batch` are the rows of a step for this process. ValueError, with `advice`, where nothing fits
-    into the memory that is free, unless `rows` insists.
+    `batch` are the rows of a step for this process. ValueError where `rows` do not part them, and,
+    with `advice`, where nothing fits into the memory that is free, unless `rows` insists.
     """
+    if rows is not None and batch % rows:
+        raise ValueError(
+            f"got --micro-batch {rows}, wanted a divisor of {batch}, each process's share of"
+            " --batch; change one of the two."
+        )
     budget = math.inf if free is None else SHARE * free
     told = {"auto": None, "on": True, "off": False}[checkpointing]
     if then and rows is None and told is None and batch % then["micro_batch"] == 0:

@@ -42,8 +42,13 @@ def asked(settings: FinetuneConfig, documents: Sequence[str]) -> dict[str, Any]:
 def before(folder: Path, wanted: dict[str, Any]) -> dict[str, Any]:
     """What an earlier start chose in `folder`; empty where nothing was trained there yet.
 
-    ValueError names each setting that was another.
+    ValueError names each setting that was another, or the file that is in the folder's place.
     """
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise ValueError(
+            f"{there} is a file, wanted a folder for the run; name another: --out RUN."
+        )
     path = folder / FILE
     if not path.is_file():
         return {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -77,6 +79,10 @@ class LoRAConfig:
     def __post_init__(self) -> None:
         if self.rank < 1:
             raise ValueError(f"rank={self.rank}: LoRA needs 1 or more; 4 to 64 are usual.")
+        if not 0 < self.alpha < math.inf:
+            raise ValueError(
+                f"alpha={self.alpha}: give more than 0; once or twice the rank is usual."
+            )
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout={self.dropout} is not in [0, 1). 0 to 0.1 are usual.")
         if not self.linears:
@@ -142,17 +148,24 @@ class RunSettings:
             raise ValueError(
                 f"got --micro-batch {self.micro_batch}, wanted a divisor of --batch {self.batch}."
             )
-        if not self.epochs > 0:
-            raise ValueError(f"got --epochs {self.epochs}, wanted more than 0.")
-        if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise ValueError(f"got --dropout {self.dropout}, wanted 0 or more, less than 1.")
+        # As many epochs as can be counted; clip and minutes may be inf, which is never.
+        self.check_number("epochs", "more than 0, at most a million", lambda x: 0 < x <= 1e6)
+        self.check_number("warmup", "0 to 1", lambda x: 0 <= x <= 1)
+        self.check_number("weight_decay", "0 or more", lambda x: 0 <= x < math.inf)
+        self.check_number("clip", "more than 0", lambda x: x > 0)
+        self.check_number("dropout", "0 or more, less than 1", lambda x: 0 <= x < 1)
+        self.check_number("checkpoint_minutes", "0 or more", lambda x: x >= 0)
+        self.check_number("seed", "a whole number below 2 ** 62", lambda x: abs(x) < 2**62)
 
     def check_positive(self, name: str) -> None:
         """ValueError where a number that was given is below 1."""
+        self.check_number(name, "at least 1; raise it", lambda x: x >= 1)
+
+    def check_number(self, name: str, wanted: str, holds: Callable[[float], bool]) -> None:
+        """ValueError where a number that was given is not as wanted, as NaN never is."""
         value = getattr(self, name)
-        if value is not None and value < 1:
-            flag = "--" + name.replace("_", "-")
-            raise ValueError(f"got {flag} {value}, wanted at least 1; raise it.")
+        if value is not None and not holds(value):
+            raise ValueError(f"got --{name.replace('_', '-')} {value}, wanted {wanted}.")
 
 
 @dataclass(frozen=True)
@@ -192,8 +205,9 @@ class FinetuneConfig(RunSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.check_positive("length")
-        if not 0 <= self.held_out < 1:
-            raise ValueError(f"got --held-out {self.held_out}, wanted 0 or more, less than 1.")
+        self.check_number("held_out", "0 or more, less than 1", lambda x: 0 <= x < 1)
+        for name in ("rate", "matrix_rate", "table_scale"):
+            self.check_number(name, "more than 0", lambda x: 0 < x < math.inf)
         if self.random_init is None and (self.train_tokenizer or self.table_scale):
             raise ValueError(
                 "--train-tokenizer and --table-scale are for a model from random numbers; add"

@@ -31,11 +31,12 @@ class Texts:
     skipped: list[str]
 
 
-def read_texts(sources: Sequence[str | Path]) -> Texts:
+def read_texts(sources: Sequence[str | Path], without: Path | None = None) -> Texts:
     """The documents of files, of folders to their depths, and of "-", the standard input.
 
     UTF-8; every line ends in a plain newline. A file that is empty or no text is a ValueError when
-    named itself, and skipped in a folder. Hidden files in a folder are passed over.
+    named itself, and skipped in a folder. Passed over in a folder: what is hidden, and the folder
+    `without`, where a run writes what is no text of its own.
     """
     texts = Texts([], [])
     for source in sources:
@@ -43,7 +44,7 @@ def read_texts(sources: Sequence[str | Path]) -> Texts:
         if str(source) == "-":
             texts.documents += documents(sys.stdin.buffer.read(), "the standard input")
         elif path.is_dir():
-            for inside in files_in(path):
+            for inside in files_in(path, without):
                 try:
                     texts.documents += documents(inside.read_bytes(), str(inside))
                 except ValueError as error:
@@ -62,10 +63,15 @@ def read_texts(sources: Sequence[str | Path]) -> Texts:
     return texts
 
 
-def files_in(folder: Path) -> Iterator[Path]:
-    """Every file of a folder to its depths, sorted, without the hidden."""
+def files_in(folder: Path, without: Path | None) -> Iterator[Path]:
+    """Every file of a folder to its depths, sorted, without the hidden and what is in `without`."""
+    left_out = without and without.resolve()
     for place, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".") and Path(place, name).resolve() != left_out
+        )
         for name in sorted(names):
             path = Path(place, name)
             if not name.startswith(".") and path.is_file():
