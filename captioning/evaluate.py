@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from PIL import Image
 from tqdm import tqdm
@@ -24,7 +24,7 @@ from captioning.scenes.facts import (
 )
 
 if TYPE_CHECKING:
-    from captioning.model import Captioner
+    from captioning.model import Captioner, Decoding
 
 SCENES = 500
 HELD_OUT = 2  # the first number of a seed that is for looking at a model, never for training it
@@ -44,9 +44,13 @@ _KINDS = {
 
 
 def evaluate_scenes(
-    captioner: Captioner, n: int = SCENES, seed: int = 0, batch_size: int = 50
+    captioner: Captioner,
+    n: int = SCENES,
+    seed: int = 0,
+    batch_size: int = 50,
+    **options: Unpack[Decoding],
 ) -> dict[str, Any]:
-    """Captions scenes (HELD_OUT, seed, 0) to (HELD_OUT, seed, n - 1) greedily and scores them.
+    """Captions scenes (HELD_OUT, seed, 0) to (HELD_OUT, seed, n - 1) and scores the captions.
 
     Facts are pooled over all scenes; `recall_by_kind` is the share of the drawn ones that was said.
     Pictures are drawn batch by batch, none is kept. ValueError for fewer than two scenes.
@@ -61,11 +65,11 @@ def evaluate_scenes(
     with tqdm(total=n, unit="scene", disable=None) as progress:  # None: not where no terminal is
         for start in range(0, n, batch_size):
             scenes = [draw((HELD_OUT, seed, i)) for i in range(start, min(start + batch_size, n))]
-            captions = captioner.caption([scene.image for scene in scenes])
+            captions = captioner.caption([scene.image for scene in scenes], **options)
             said += [read_facts(caption) for caption in captions]
             drawn += [(scene.facts, scene.background) for scene in scenes]
             progress.update(len(scenes))
-    (grey,) = captioner.caption([GREY])
+    (grey,) = captioner.caption([GREY], **options)
     others = drawn[1:] + drawn[:1]  # each caption against the next scene
     blank = [read_facts(grey)] * n
     return {

@@ -365,6 +365,9 @@ def test_all_photographs_go_through_the_embedded_model(shared, capsys):
     assert len(strange) > 90  # the rate itself is tested with the score
 
 
-def test_a_folder_is_no_file_for_captions(tmp_path, capsys):
-    assert main(["caption", str(tmp_path), "--out", str(tmp_path)]) == 2
-    assert "which is a folder, wanted a file" in capsys.readouterr().err
+def test_a_folder_or_a_pipe_is_no_file_for_captions(tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe")
+    for name, kind in (("", "a folder"), ("pipe", "a device or a pipe")):
+        assert main(["caption", str(tmp_path), "--out", str(tmp_path / name)]) == 2
+        assert f"which is {kind}, wanted a file" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ["pipe"]

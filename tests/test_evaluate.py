@@ -20,10 +20,11 @@ class Knowing:
         scenes = [draw((HELD_OUT, SEED, i)) for i in range(n)]
         self.said = {s.image.tobytes(): spoil(i, s.caption) for i, s in enumerate(scenes)}
         self.said[GREY.tobytes()] = scenes[0].caption
-        self.batches = []
+        self.batches, self.options = [], []
 
     def caption(self, images, **options):
         self.batches.append(len(images))
+        self.options.append(options)
         return [self.said[image.tobytes()] for image in images]
 
 
@@ -90,8 +91,10 @@ def test_evaluate_prints_one_line_of_json(monkeypatch, capsys):
 
 
 def test_evaluate_prints_a_table(monkeypatch, capsys):
-    monkeypatch.setattr(captioning.model, "load_captioner", lambda *_, **__: Knowing(3))
-    assert main(["evaluate", "--scenes", "3", "--seed", str(SEED)]) == 0
+    captioner = Knowing(3)
+    monkeypatch.setattr(captioning.model, "load_captioner", lambda *_, **__: captioner)
+    assert main(["evaluate", "--scenes", "3", "--seed", str(SEED), "--beams", "2"]) == 0
+    assert captioner.options == 2 * [{"beams": 2, "max_new_tokens": None}]
     out = capsys.readouterr().out
     for name in ("count", "colour", "shape", "size", "place", "background", "grey picture"):
         assert name in out

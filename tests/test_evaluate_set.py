@@ -170,6 +170,7 @@ def test_differences_from_another_system(fake, folder, tmp_path, capsys):
         ("--data . --batch-size 0", "--batch-size"),
         ("--data . --workers 0", "--workers"),
         ("--data . --resamples 0", "--resamples"),
+        ("--out there", "--out, which is for a set"),
     ],
 )
 def test_mistakes_are_exit_code_2(fake, tmp_path, monkeypatch, capsys, words, told):

@@ -26,7 +26,6 @@ from captioning.data.build import open_index
 from captioning.data.packing import pack
 from captioning.data.rows import Place
 from captioning.many.job import Job, Share
-from captioning.many.parts import Bits, as_line, good_lines
 from captioning.many.run import caption_job
 from captioning.many.sources import Item, items
 from captioning.scenes.draw import write_scenes
@@ -280,6 +279,8 @@ def test_a_lost_part_is_done_again(folder, whole, tmp_path):
 
 def test_another_job_is_refused(folder, tmp_path):
     out = tmp_path / "c.jsonl"
+    with pytest.raises(Killed):  # before a first batch: that a mistake was asked binds nobody
+        start(folder, out, Fake(dies=0), asked="a mistake")
     with pytest.raises(Killed):
         start(folder, out, Fake(dies=2))
     with pytest.raises(ValueError, match="of another job: asked was this, now that"):
@@ -302,8 +303,10 @@ def test_a_job_whose_result_was_deleted_begins_anew(folder, whole, tmp_path):
 def test_two_processes_cannot_write_the_same_part(folder, tmp_path):
     job = Job(tmp_path / "c.jsonl", {"asked": "this"}, BLOCK, ALONE)
     job.start(lambda: items([folder]))
-    with job.writing(), pytest.raises(ValueError, match="being written by another process"):
-        start(folder, tmp_path / "c.jsonl", Fake())
+    with job.writing():
+        for asked, why in (("this", "being written by another process"), ("that", "another job")):
+            with pytest.raises(ValueError, match=why):
+                start(folder, tmp_path / "c.jsonl", Fake(), asked=asked)
 
 
 def test_the_list_is_made_once(tmp_path):
@@ -315,36 +318,11 @@ def test_the_list_is_made_once(tmp_path):
     put(tmp_path / "p" / "00.png", picture_bytes(99))
     assert start(tmp_path / "p", out, Fake()) is not None
     assert [Path(line["path"]).name for line in read(out)] == [f"{n}.png" for n in range(9)]
+    with pytest.raises(ValueError, match="of the 9 pictures that there were, and there are 10 now"):
+        start(tmp_path / "p", out, Fake())
 
 
-# ---- parts, and memory ---------------------------------------------------------------------------
-
-
-def test_a_part_is_good_up_to_its_first_fault(tmp_path):
-    good = [as_line(n, {"path": f"{n}"}) for n in (0, 2, 5)]
-    for spoiled, wanted in [
-        (b"".join(good), [0, 2, 5]),
-        (good[0] + good[1][:-1], [0]),  # no line break: more may have been to come
-        (good[0] + b"\n" + good[1], [0]),
-        (good[1] + good[0], [2]),
-        (good[0] + good[0], [0]),
-        (good[0] + as_line(6, {"path": ""}), [0]),  # there is no seventh picture
-        (good[0] + good[1][:20] + good[2], [0]),
-        (b"\0" * 50 + good[0], []),
-    ]:
-        path = put(tmp_path / "part", spoiled)
-        lines = list(good_lines(path, 6))
-        assert [line.number for line in lines] == wanted
-        assert b"".join(line.text for line in lines) == spoiled[: lines[-1].end if lines else 0]
-
-
-@given(st.sets(st.integers(0, 40)))
-def test_bits_are_a_set(numbers):
-    bits = Bits(41)
-    for number in numbers:
-        bits.add(number)
-    assert {n for n in range(41) if n in bits} == numbers
-    assert bits.holds(range(3, 9)) == (set(range(3, 9)) <= numbers)
+# ---- memory --------------------------------------------------------------------------------------
 
 
 def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path):

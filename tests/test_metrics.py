@@ -312,6 +312,14 @@ def test_strings_are_no_token_lists(metric):
         metric([[["a"]]], [[["a"]]])
 
 
+def test_texture_takes_tokens_and_ends_take_strings():
+    for metric in (distinct, repetition):
+        with pytest.raises(ValueError, match=r"candidates\[0\] is str .* character .* tokenize"):
+            metric(SAID, 1)
+    with pytest.raises(ValueError, match=r"candidates\[0\] is list .* wanted a string"):
+        end_rate(SAID_TOKENS)
+
+
 # ---- texture -----------------------------------------------------------------------------------
 
 

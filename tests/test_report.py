@@ -152,6 +152,8 @@ def test_a_picture_that_cannot_be_opened_leaves_its_words(tmp_path):
 def test_it_is_the_same_page_each_time(tmp_path):
     path = write_report(tmp_path / "new" / "report.html", Report(shown()))
     assert path.read_text("utf-8") == Report(shown()).render()
+    write_report(path, Report(shown(name="caf\udce9.png")))  # a file name that is no UTF-8
+    assert "no picture caf?.png" in Page(path.read_text("utf-8")).words
 
 
 def test_score_writes_it(tmp_path, monkeypatch, capsys):
@@ -219,6 +221,7 @@ def test_pairs_that_are_not_there_are_asked_for(tmp_path, capsys):
         ('{"run1": [{"reference": "a"}]}', "'run1' lacks 'hypothesis'"),
         ("[]", 'is no {"run1"'),
         ("{", "is no JSON"),
+        ("[" * 99_999, "is no JSON"),
     ):
         path.write_text(text)
         assert main(["article", str(path)]) == 2

@@ -240,6 +240,7 @@ def test_describe_refuses_what_is_no_scene():
         ("", [], None),
         ("Water!", [], "water"),
         ("A LARGE   RED\ncircle At The Top\nLeft", [RED], None),
+        ("a large red circle in the top-left corner", [RED], None),
         ("a large, shiny red zebra circle somewhere at the top left of the grass", [RED], "grass"),
         ("a large red circle, a small blue star in the middle.", [BLUE], None),
         ("a red circle at the top left and a small blue star in the middle", [BLUE], None),

@@ -162,6 +162,15 @@ def test_longer_paths_tell_images_of_the_same_name_apart(tmp_path):
     p.write_text(json.dumps({"all/b/1.jpg": "2", "all/a/1.jpg": "1"}))
     matched = match(p, r)
     assert matched.candidates == ["1", "2"] and matched.references == [["one"], ["two"]]
+    p.write_text(json.dumps({"c/1.jpg": "3"} | {"b/2.jpg": "2", "a/1.jpg": "1"}))
+    r.write_text(json.dumps({"a/1.jpg": ["one"], "b/2.jpg": ["two"]}))
+    matched = match(p, r)  # the image's own caption, whatever ends alike comes before
+    assert (matched.candidates, matched.repeated) == (["1", "2"], ["c/1.jpg"])
+    r.write_text(json.dumps({"a/1.jpg": ["one"], "1.jpg": ["two"]}))
+    for folder in ("", "all/"):
+        p.write_text(json.dumps({f"{folder}1.jpg": "2", f"{folder}a/1.jpg": "1"}))
+        assert match(p, r).candidates == ["1", "2"]
+    r.write_text(json.dumps({"a/1.jpg": ["one"], "b/1.jpg": ["two"]}))
     p.write_text(json.dumps({"1.jpg": "?"}))
     with pytest.raises(ValueError, match=r"'1.jpg' could be 'a/1.jpg', 'b/1.jpg'; write the whole"):
         match(p, r)
@@ -186,6 +195,12 @@ BROKEN = {
     "text is a number": (lines({"image_id": 1, "caption": 2}), WANTED["list"], "has 2 under"),
     "a token list": (lines({"image_id": 1, "caption": [["a"]]}), WANTED["list"], "as strings"),
     "a null id": (lines({"image_id": None, "caption": "a"}), WANTED["list"], "names its image"),
+    "a list as id": (lines({"image_id": [1], "caption": "a"}), WANTED["list"], "names its image"),
+    "a list as COCO's id": (
+        json.dumps({"annotations": [{"image_id": [1], "caption": "a"}], "images": [{"id": [1]}]}),
+        *(WANTED["list"], "annotation 1 names its image"),
+    ),
+    "brackets without end": ("[" * 99_999, WANTED["list"], "p.jsonl, line 1 is no JSON"),
     "not a record": ("[1, 2]", WANTED["list"], "p.jsonl, record 1 is 1"),
     "nothing in common": (lines({"id": 7, "caption": "a"}), WANTED["list"], "no image in common"),
     "references of no image": (PREDICTIONS["mapping"], "[]", "r.json holds no captions"),

@@ -34,7 +34,7 @@ class Article:
 
         try:
             runs = json.loads(self.pairs.read_text("utf-8"))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{self.pairs} is no JSON ({error}); correct it.") from None
         if not isinstance(runs, dict):
             raise ValueError(f'{self.pairs} is no {{"run1": ..., "run2": ...}}; see --help.')

@@ -41,7 +41,8 @@ class Caption:
         tyro.conf.arg(metavar="PICTURE|FOLDER...", help_behavior_hint="(required)"),
     ]
     """Files and folders; a folder is searched to its depths.
-    With --out also webdataset shards (.tar) and lists (.txt, .lst) with a path a line."""
+    With --out also webdataset shards (.tar) and lists (.txt, .lst) with a path a line, which
+    counts from the list's folder."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="FILE.jsonl")] = None
     """JSON lines into this file, in the order of the pictures; what failed is listed beside it."""
     model: Annotated[str, tyro.conf.arg(metavar="scenes|RUN|FOLDER")] = "scenes"
@@ -117,10 +118,11 @@ class Caption:
         from captioning.many.run import caption_job
         from captioning.many.sources import items, stamps
 
-        if out.is_dir():
+        if out.exists() and not out.is_file():  # a device would be replaced by the joined file
+            kind = "a folder" if out.is_dir() else "a device or a pipe"
             raise ValueError(
-                f"got --out {one_line(out)}, which is a folder, wanted a file; name one in it, such"
-                " as captions.jsonl."
+                f"got --out {one_line(out)}, which is {kind}, wanted a file; name one in a folder,"
+                " such as captions.jsonl."
             )
         settings = {
             "pictures": stamps(self.pictures),

@@ -85,6 +85,11 @@ class Evaluate:
         )
         at_least(0, seed=self.seed)
 
+    @property
+    def decoding(self) -> Decoding:
+        """The options that say how captions are chosen."""
+        return {"beams": self.beams, "max_new_tokens": self.max_new_tokens}
+
     def run(self) -> int:
         if self.data is not None and self.scenes is not None:
             raise ValueError("got --data and --scenes, wanted one of them; leave the other out.")
@@ -92,8 +97,15 @@ class Evaluate:
         data = self.data or trained.get("data")
         if data is not None:
             return self._run_set(Path(data), trained)
+        for name in ("images", "scheme", "out", "against"):
+            if getattr(self, name) is not None:
+                raise ValueError(
+                    f"got --{name}, which is for a set of pictures, and no set; name it with --data"
+                    " or by a --model RUN, or leave the option out."
+                )
         n = SCENES if self.scenes is None else self.scenes
-        result = evaluate_scenes(load(self.model, self.device), n, self.seed, self.batch_size)
+        captioner = load(self.model, self.device)
+        result = evaluate_scenes(captioner, n, self.seed, self.batch_size, **self.decoding)
         if self.json:
             print(json.dumps({name: result[name] for name in SHORT}))
         else:
@@ -115,7 +127,6 @@ class Evaluate:
         side: Side | None = None if self.split == "all" else self.split
         if scheme == "none":  # all was trained on
             scheme, side = "hash", None
-        options: Decoding = {"beams": self.beams, "max_new_tokens": self.max_new_tokens}
         with open_index(
             data, out / "index.sqlite", images=images, split=scheme, longest=LONGEST
         ) as index:
@@ -124,7 +135,7 @@ class Evaluate:
                 "data": index.fingerprint,
                 "split": [scheme, side],
                 "batch_size": self.batch_size,
-                **options,
+                **self.decoding,
             }
             share = shares(os.environ)
             job = Job(out / PREDICTIONS, settings, self.batch_size, share)
@@ -132,7 +143,7 @@ class Evaluate:
                 lambda: load(self.model, device_of(self.device, os.environ)),
                 *(index, side, job),
                 workers=self.workers,
-                options=options,
+                options=self.decoding,
             )
             rows = index.rows
             unusable = sum(n for kind, n in index.fault_counts().items() if kind not in NOTES)

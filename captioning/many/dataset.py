@@ -60,7 +60,7 @@ def caption_set(
     ):
         for one in shown:
             fields = {"image_id": one.name, "captions": list(one.references)}
-            file.write(json.dumps(fields, ensure_ascii=False) + "\n")
+            file.write(json.dumps(fields) + "\n")  # ASCII, as in the predictions
     return shown, totals
 
 

@@ -77,13 +77,15 @@ class Job:
     def start(self, items: Callable[[], Iterable[Item]]) -> Totals | None:
         """Lists what there is to do, or takes up what an earlier start listed.
 
-        The totals where all is done already. ValueError where `out` is of something else.
+        The totals where all is done already. ValueError where `out` is of something else, or done
+        and pictures came since.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with FileLock(self.folder / LOCK):
             held = self._held()
             if held is None:
-                for left in (self.failures, *self.folder.glob("said-*"), *self._parts("failed")):
+                said = self.folder.glob("said-*")
+                for left in (self.folder / JOB, *said, *self._parts("failed")):
                     left.unlink(missing_ok=True)
                 self.pictures = write_todo(self.folder / TODO, items())
                 if not self.pictures:
@@ -96,6 +98,12 @@ class Job:
             if self.out.stat().st_size != held["bytes"]:  # torn, or changed by hand
                 self._note(None)
                 return None
+            now = sum(1 for _ in items())
+            if now != self.pictures:
+                raise ValueError(
+                    f"{self.out} is done: it is of the {self.pictures:,} pictures that there were,"
+                    f" and there are {now:,} now. Name another file, or delete it to begin anew."
+                )
             return Totals(**held["totals"])
 
     def _note(self, totals: Totals | None) -> None:
@@ -121,14 +129,28 @@ class Job:
             for name in {**then, **now}
             if then.get(name) != now.get(name)
         ]
-        if changed:
+        if changed and self._begun():
             raise ValueError(
                 f"{self.out} is of another job: {'; '.join(changed)}. Name another file, or delete"
                 f" it and {self.folder}."
             )
-        if held["totals"] is not None and not self.out.is_file():
-            return None
-        return held
+        gone = held["totals"] is not None and not self.out.is_file()
+        return None if changed or gone else held
+
+    def _begun(self) -> bool:
+        """Whether there is a line of any part, or a process that will write one.
+
+        If not, options that were a mistake bind nobody.
+        """
+        if any(path.is_file() and path.stat().st_size for path in self._parts("said")):
+            return True
+        try:
+            for path in self.folder.glob(".*-of-*.lock"):
+                with FileLock(path, timeout=0):
+                    pass
+        except Timeout:
+            return True
+        return False
 
     def _parts(self, kind: str) -> list[Path]:
         """Every part of the captions (`said`) or of the failures (`failed`)."""

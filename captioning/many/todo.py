@@ -40,8 +40,12 @@ def write_todo(path: Path, items: Iterable[Item]) -> int:
 
 def _row(item: Item) -> tuple[object, ...]:
     path, start, size = item.place or Place("")
-    reason = item.reason.encode("utf-8", "backslashreplace").decode()
-    return *item.order, os.fsencode(item.name), os.fsencode(path), start, size, item.image, reason
+    # A shard's id and a name in a reason may hold half a surrogate pair, which no table takes.
+    image, reason = (
+        text and text.encode("utf-8", "backslashreplace").decode()
+        for text in (item.image, item.reason)
+    )
+    return *item.order, os.fsencode(item.name), os.fsencode(path), start, size, image, reason
 
 
 def read_todo(path: Path, numbers: range) -> list[Item]:

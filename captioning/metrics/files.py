@@ -55,7 +55,7 @@ def match(predictions: Path, references: Path) -> Matched:
     """Reads both files and puts them together. ValueError where no image is in both."""
     wanted = [one for one in read_captions(references) if one.texts]
     known = _by_alias([one.names for one in wanted])
-    said: dict[int, Captions] = {}
+    said: dict[int, tuple[int, Captions]] = {}  # and how loosely the image was named
     unknown: list[str] = []
     repeated: list[str] = []
     for one in read_captions(predictions):
@@ -70,9 +70,14 @@ def match(predictions: Path, references: Path) -> Matched:
         if found is None:
             unknown.append(one.names[0])
             continue
-        if found in said or len(one.texts) > 1:
-            repeated.append(one.names[0])
-        said.setdefault(found, one)
+        place, loose = found
+        loosest, rest = said.get(place, (loose + 1, None))
+        if loose < loosest:  # cat/1.jpg itself counts, though dog/1.jpg came first and ends alike
+            said[place] = loose, one
+        else:
+            rest = one
+        if rest is not None or len(one.texts) > 1:
+            repeated.append((rest or one).names[0])
     if not said:
         raise ValueError(
             f"{predictions} and {references} have no image in common: the first names"
@@ -82,8 +87,8 @@ def match(predictions: Path, references: Path) -> Matched:
     both = sorted(said)
     return Matched(
         images=[wanted[i].names[0] for i in both],
-        names=[said[i].names + wanted[i].names for i in both],
-        candidates=[said[i].texts[0] for i in both],
+        names=[said[i][1].names + wanted[i].names for i in both],
+        candidates=[said[i][1].texts[0] for i in both],
         references=[wanted[i].texts for i in both],
         missing=[one.names[0] for i, one in enumerate(wanted) if i not in said],
         unknown=unknown,
@@ -116,7 +121,7 @@ def _records(path: Path) -> Iterator[tuple[str, Any]]:
         raise FileNotFoundError(f"{path} is not there; check the name.") from None
     try:
         whole = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter where brackets lie thousands deep
         whole = None  # then it is JSON lines, or the fault is in one of them
     if isinstance(whole, list):
         yield from ((f"{path}, record {i}", record) for i, record in enumerate(whole, 1))
@@ -127,7 +132,7 @@ def _records(path: Path) -> Iterator[tuple[str, Any]]:
             if line.strip():
                 try:
                     yield f"{path}, line {i}", json.loads(line)
-                except ValueError as error:
+                except (ValueError, RecursionError) as error:
                     raise ValueError(
                         f"{path}, line {i} is no JSON ({error}), wanted one record a line, or one"
                         " JSON document; correct it."
@@ -145,11 +150,11 @@ def _of_a_dict(path: Path, whole: dict[str, Any]) -> Iterator[tuple[str, Any]]:
         files = {
             image["id"]: image["file_name"]
             for image in (images if isinstance(images, list) else [])
-            if isinstance(image, dict) and {"id", "file_name"} <= image.keys()
+            if isinstance(image, dict) and "file_name" in image and _is_name(image.get("id"))
         }
         for i, record in enumerate(annotations, 1):
-            if isinstance(record, dict) and record.get("image_id") in files:
-                record = {**record, "file_name": files[record["image_id"]]}
+            if isinstance(record, dict) and _is_name(number := record.get("image_id")):
+                record = {**record, **({"file_name": files[number]} if number in files else {})}
             yield f"{path}, annotation {i}", record
     elif isinstance(images, list):
         yield from ((f"{path}, image {i}", record) for i, record in enumerate(images, 1))
@@ -162,12 +167,16 @@ def _names(record: dict[str, Any], where: str) -> list[str]:
     # COCO's "id" is the annotation's wherever there is an "image_id".
     keys = [key for key in NAMES if key in record and not (key == "id" and "image_id" in record)]
     names = [record[key] for key in keys]
-    if not names or not all(isinstance(name, str | int) and name != "" for name in names):
+    if not names or not all(map(_is_name, names)):
         raise ValueError(
             f"{where} names its image {names or 'nowhere'}, wanted a string or a whole number under"
             f" one of {', '.join(NAMES)}; add it."
         )
     return [str(name) for name in names]
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str | int) and value != ""
 
 
 def _texts(record: dict[str, Any], where: str) -> list[str]:
@@ -196,25 +205,30 @@ def _aliases(name: str) -> list[str]:
     return [name, *ends, stem, *([number[1]] if number else [])]
 
 
-def _by_alias(names: Sequence[Sequence[str]]) -> dict[str, set[int]]:
-    """Each way to say an image -> which ones it may be, by their places in the list."""
-    known: dict[str, set[int]] = defaultdict(set)
+def _by_alias(names: Sequence[Sequence[str]]) -> dict[str, dict[int, int]]:
+    """Each way to say an image -> which ones it may be, by their places, and how loosely."""
+    known: dict[str, dict[int, int]] = defaultdict(dict)
     for i, several in enumerate(names):
         for name in several:
-            for alias in _aliases(name):
-                known[alias].add(i)
+            for loose, alias in enumerate(_aliases(name)):
+                known[alias][i] = min(loose, known[alias].get(i, loose))
     return known
 
 
-def _find(names: Sequence[str], known: Mapping[str, set[int]]) -> int | None:
-    """The image of one of these names; LookupError, with name and places, where several are."""
+def _find(names: Sequence[str], known: Mapping[str, dict[int, int]]) -> tuple[int, int] | None:
+    """The image of one of these names, and how many more exact ways to say it are not known.
+
+    Of 1.jpg and a/1.jpg, which end alike, the former is b/1.jpg. LookupError, with name and
+    places, where several are as close.
+    """
     for name in names:
-        for alias in _aliases(name):
-            found = known.get(alias, set())
-            if len(found) == 1:
-                return next(iter(found))
-            if found:
-                raise LookupError(name, sorted(found))
+        for loose, alias in enumerate(_aliases(name)):
+            if found := known.get(alias):
+                least = min(found.values())
+                closest = [i for i in found if found[i] == least]
+                if len(closest) > 1:
+                    raise LookupError(name, sorted(closest))
+                return closest[0], loose
     return None
 
 
@@ -227,7 +241,7 @@ def find_files(images: Sequence[Sequence[str]], paths: Sequence[Path]) -> list[P
             place = _find(names, known)
         except LookupError:
             place = None
-        found.append(None if place is None else paths[place])
+        found.append(None if place is None else paths[place[0]])
     return found
 
 

@@ -22,7 +22,7 @@ _ABBREVIATIONS = (
 _BEFORE_NUMBERS = "art|fig|nos?|pp|prop"  # and to these where a number comes: "no. 5"
 
 _BRACKETS = {"(": "-lrb-", ")": "-rrb-", "[": "-lsb-", "]": "-rsb-", "{": "-lcb-", "}": "-rcb-"}
-_SPACE = regex.compile(r"\s+(?!\d)")  # not before a number, which may explain a period: "no. 5"
+_SPACE = regex.compile(rf"\s+(?!\d)|(?<!(?:{_BEFORE_NUMBERS})\.)\s+")  # "no. 5" is one piece
 _NEGATED = regex.compile(r"(\w+)n't")
 _SPLIT = {
     whole: parts.split()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from captioning.metrics.measure import Measure, Tokens, check_tokens, mean
+from captioning.metrics.measure import Measure, Tokens, check_strings, check_tokens, mean
 from captioning.metrics.ngrams import Ngrams, ngrams
 
 _ENDED = re.compile(r"""[.!?…。][\"')\]}”\u2019»]*\s*$""")
@@ -22,6 +22,7 @@ def distinct(candidates: Sequence[Tokens], n: int) -> float:
     Falls as captions become more: compare it between equal numbers only. Resampling would count
     captions twice, so there is no interval.
     """
+    check_tokens(candidates, [[()]] * len(candidates))
     found: Ngrams = Ngrams()
     for tokens in candidates:
         found += ngrams(tokens, n)
@@ -30,6 +31,7 @@ def distinct(candidates: Sequence[Tokens], n: int) -> float:
 
 def repetition(candidates: Sequence[Tokens], n: int) -> Measure:
     """repetition-n: share of a caption's n-grams that it has said before (Welleck et al. 2020)."""
+    check_tokens(candidates, [[()]] * len(candidates))
     counts = [ngrams(tokens, n) for tokens in candidates]
     return Measure(np.array([(c.total() - len(c), c.total()) for c in counts], float))
 
@@ -46,4 +48,5 @@ def length_ratio(candidates: Sequence[Tokens], references: Sequence[Sequence[Tok
 
 def end_rate(candidates: Sequence[str]) -> Measure:
     """Share of captions with . ! or ? at the end: the others were cut off, or never have one."""
+    check_strings(candidates, [[""]] * len(candidates))
     return mean([bool(_ENDED.search(text)) for text in candidates])

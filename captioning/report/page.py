@@ -144,5 +144,6 @@ class Report:
 def write_report(path: Path, report: Report) -> Path:
     """Writes the page, its folder too; returns where it lies."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(report.render(), encoding="utf-8")
+    # A file name that is no UTF-8 comes with surrogates, which no page can hold.
+    path.write_text(report.render(), encoding="utf-8", errors="replace")
     return path

@@ -90,7 +90,7 @@ def read_facts(text: str) -> Reading:
     facts: list[Fact] = []
     background = None
     begun: list[str] = []  # size, colour, shape: as far as this object has been read
-    for token in _TOKEN.findall(" ".join(text.lower().split())):
+    for token in _TOKEN.findall(" ".join(text.lower().replace("-", " ").split())):
         if token in BACKGROUNDS:
             background = background or token
         elif token in _PLACE_WORDS:
