@@ -11,7 +11,8 @@ class KVCache:
     """Keys and values of every block for `length` tokens of a batch, in memory taken once.
 
     Pass it to `GPT2.forward_embeddings` again and again, each time with the new tokens only.
-    Large in float32 takes 368,640 bytes a token and row. Raises ValueError when it is full.
+    Without a `dtype` it takes that of the first keys. Large in float32 takes 368,640 bytes a token
+    and row. Raises ValueError when it is full.
     """
 
     def __init__(
@@ -20,7 +21,7 @@ class KVCache:
         batch: int,
         *,
         length: int | None = None,
-        dtype: torch.dtype = torch.float32,
+        dtype: torch.dtype | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         self.capacity = config.n_ctx if length is None else length
@@ -33,6 +34,7 @@ class KVCache:
         self.keys = torch.empty(shape, dtype=dtype, device=device)
         self.values = torch.empty(shape, dtype=dtype, device=device)
         self.padding = torch.zeros(batch, self.capacity, dtype=torch.bool, device=device)
+        self.takes_any = dtype is None
         self.length = 0
         self.padded = False  # whether any token so far was padding: without, no mask is needed
 
@@ -64,6 +66,9 @@ class KVCache:
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Keep one block's k, v (B, H, T, D) of the newest T tokens; return all (B, H, S, D)."""
         start = self.length - k.shape[2]
+        if self.takes_any and (layer, start) == (0, 0) and k.dtype != self.keys.dtype:
+            self.keys = torch.empty_like(self.keys, dtype=k.dtype)
+            self.values = torch.empty_like(self.values, dtype=v.dtype)
         self.keys[layer, :, :, start : self.length] = k
         self.values[layer, :, :, start : self.length] = v
         return self.keys[layer, :, :, : self.length], self.values[layer, :, :, : self.length]

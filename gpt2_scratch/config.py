@@ -27,14 +27,14 @@ class GPT2Config:
     def __post_init__(self) -> None:
         for name in ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer"):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value < 2**31:
                 raise ValueError(f"{name}={value!r} is not a size. Give a whole number from 1 up.")
         if self.n_embd % self.n_head:
             raise ValueError(
                 f"n_embd={self.n_embd} cannot be shared by n_head={self.n_head} heads."
                 " GPT-2 Large is 1280 / 20 = 64: choose an n_embd that n_head divides."
             )
-        if not 0.0 <= self.dropout < 1.0:
+        if not isinstance(self.dropout, int | float) or not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout={self.dropout!r} is not in [0, 1). GPT-2 uses 0.1.")
         if self.attention not in get_args(Attention):
             raise ValueError(

@@ -156,6 +156,7 @@ def start(
         rows = torch.arange(len(prompt), device=prompt.device)[:, None]
         prompt, padding_mask = prompt[rows, order], padding_mask[rows, order]
     if prompt.is_floating_point():
+        prompt = prompt.to(model.wte.weight.dtype)  # as `embed` gives: bfloat16 for such a model
         return prompt, padding_mask, torch.empty(len(prompt), 0).long().to(prompt.device)
     seen = prompt.long()
     if padding_mask is not None:

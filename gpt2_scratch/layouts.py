@@ -109,7 +109,10 @@ def config_from(held: dict[str, Any], *, source: str) -> GPT2Config:
     sizes |= {name: held.get(name) for name in ("n_embd", "n_head", "n_layer")}
     missing = [name for name, value in sizes.items() if value is None]
     if missing:
-        raise ValueError(f"The config of {source} lacks {', '.join(missing)}. Is it a GPT-2's?")
+        raise ValueError(
+            f"The config of {source} lacks {', '.join(missing)}. Is it a GPT-2's? Name the folder"
+            " of one: what `finetune` wrote is in RUN/model."
+        )
     for name, ours in NUMERICS.items():
         if held.get(name, ours) != ours:
             raise ValueError(

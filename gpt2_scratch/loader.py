@@ -47,7 +47,17 @@ def build(config: GPT2Config, *, source: str, tensors: dict[str, torch.Tensor]) 
     """A GPT-2 whose parameters are these very tensors: none is made twice."""
     with torch.device("meta"):
         model = GPT2(config)
-    assign(model, tensors, source=source)
+    if any(buffer.is_meta for buffer in model.buffers()):  # no file has them, a causal mask, say
+        model = GPT2(config)
+    # A reader's own GPT2 may have wte under a second name, as the weight of a head.
+    tied = [
+        name for name, each in model.state_dict(keep_vars=True).items() if each is model.wte.weight
+    ]
+    words = {name: tensors["wte.weight"] for name in tied if "wte.weight" in tensors}
+    assign(model, tensors | words, source=source)
+    for name in tied:
+        owner, _, leaf = name.rpartition(".")
+        setattr(model.get_submodule(owner), leaf, model.wte.weight)
     return model.eval()
 
 
@@ -83,6 +93,11 @@ def load_gpt2(
     layout = recognise(folder)
     config = replace(layout.config, **changes)
     names = _our_names(layout.files, folder)
+    if config.n_layer > len(names):  # a block has twelve; to build such a model would take for ever
+        raise ValueError(
+            f"The config of {folder} says n_layer={config.n_layer}, and there are {len(names)}"
+            " tensors; nothing was loaded. Check that the config belongs to the weights."
+        )
     # First without their numbers: what doesn't fit is told before gigabytes are read.
     kinds = {ours: _unpacked(layout.files.kinds[theirs]) for theirs, ours in names.items()}
     build(config, source=str(folder), tensors=kinds)
@@ -125,8 +140,18 @@ def _unpacked(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def save_gpt2(model: GPT2, folder: str | Path) -> None:
-    """Write the layout that Hugging Face's GPT2LMHeadModel reads: config and safetensors."""
+    """Write the layout that Hugging Face's GPT2LMHeadModel reads: config and safetensors.
+
+    ValueError where the model has more than a GPT-2, such as adapters, or less.
+    """
     c = model.config
+    with torch.device("meta"):
+        wanted = GPT2(c).state_dict().keys()
+    if others := sorted(model.state_dict().keys() ^ wanted):
+        raise ValueError(
+            f"This model and a plain GPT-2 differ in {', '.join(others[:4])} ({len(others)} names);"
+            " nothing was written. Merge adapters and take them off first: merge_lora, remove_lora."
+        )
     end = min(c.n_vocab, N_VOCAB) - 1  # the last token, as in every tokenizer here; a text's ends
     config = {
         "model_type": "gpt2",

@@ -15,12 +15,18 @@ def greedy(logits: torch.Tensor) -> torch.Tensor:
 
 
 def sample(logits: torch.Tensor, generator: torch.Generator | None = None) -> torch.Tensor:
-    """One token drawn by its probability: (B, V) -> (B,). ValueError where all are removed."""
-    empty = logits.isneginf().all(-1)  # (B,)
-    if empty.any():
+    """One token drawn by its probability: (B, V) -> (B,). ValueError where that can't be."""
+    total = logits.logsumexp(-1)  # (B,)
+    if not total.isfinite().all():
+        row = int((~total.isfinite()).nonzero()[0])
+        if total[row].isneginf():
+            raise ValueError(
+                f"Row {row} has no token left to draw: the filters and penalties removed all."
+                " Loosen no_repeat_ngram or another of them."
+            )
         raise ValueError(
-            f"Row {int(empty.nonzero()[0])} has no token left to draw: the filters and penalties"
-            " removed all. Loosen no_repeat_ngram or another of them."
+            f"Row {row} has scores that are NaN or infinite. Check the weights, or raise the"
+            " temperature: just above 0 is too near; 0 itself takes the likeliest token."
         )
     return torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
 

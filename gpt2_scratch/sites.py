@@ -18,7 +18,7 @@ from torch import nn
 
 from gpt2_scratch import model as model_file
 from gpt2_scratch.cache import KVCache
-from gpt2_scratch.config import Attention
+from gpt2_scratch.config import Attention, GPT2Config
 from gpt2_scratch.generate import eval_mode
 from gpt2_scratch.model import GPT2
 from gpt2_scratch.raw import Array
@@ -71,9 +71,11 @@ def record_module(
 def attention_path(model: GPT2, path: Attention) -> Iterator[None]:
     """The same model with "explicit" or "sdpa" attention inside the block."""
     with ExitStack() as stack:
+        config = replace(model.config, attention=path)
         for block in model.h.children():
-            config = replace(model.config, attention=path)
-            stack.enter_context(rebound(block.get_submodule("attn"), "config", config))
+            part = block.get_submodule("attn")
+            if isinstance(getattr(part, "config", None), GPT2Config):  # who has none has one path
+                stack.enter_context(rebound(part, "config", config))
         yield
 
 
@@ -82,12 +84,14 @@ def record_ours(model: GPT2, ids: torch.Tensor) -> dict[str, Array]:
     """Every site of our GPT-2, and its logits on three more ways: fused, cached, padded."""
     held: dict[str, Array] = {}
     layer = -1  # the block that is at work
+    table = (len(ids), model.config.n_head, ids.shape[1], ids.shape[1])
     right_softmax, right_attention = torch.softmax, model_file.explicit_attention
 
     def softmax(scores: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
         weights = right_softmax(scores, *args, **kwargs)
-        held[f"layer{layer:02}.scores"] = as_array(scores, "scores")
-        held[f"layer{layer:02}.weights"] = as_array(weights, "weights")
+        if scores.shape == table:  # who goes row by row, or head by head, has no such tables
+            held[f"layer{layer:02}.scores"] = as_array(scores, "scores")
+            held[f"layer{layer:02}.weights"] = as_array(weights, "weights")
         return weights
 
     def attention(*args: Any, **kwargs: Any) -> torch.Tensor:

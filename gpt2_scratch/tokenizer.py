@@ -105,6 +105,8 @@ class BPETokenizer(Codec):
         content = _read_json(path)
         if not isinstance(content, dict) or content.keys() != {"kind", "n_vocab", "merges"}:
             raise ValueError(f"{path} is no file of kind, n_vocab and merges. {wanted}")
+        if not isinstance(content["merges"], list):
+            raise ValueError(f"{path}: its merges are no list. {wanted}")
         tokenizer = cls(_parse_merges(content["merges"], path))
         if (content["kind"], content["n_vocab"]) != (KIND, tokenizer.n_vocab):
             raise ValueError(
@@ -121,7 +123,7 @@ class BPETokenizer(Codec):
         Hugging Face's `vocab.json` and `merges.txt`, the same files, will do.
         """
         encoder, merges = _find_gpt2_files(folder)
-        lines = merges.read_text("utf-8").rstrip("\n").split("\n")
+        lines = _read_text(merges).rstrip("\n").split("\n")
         if lines[0].startswith("#version"):
             del lines[0]
         tokenizer = cls(_parse_merges(lines, merges))
@@ -244,10 +246,17 @@ def _parse_merges(lines: Sequence[str], path: Path) -> list[Pair]:
     return merges
 
 
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is no UTF-8 ({error}). Get the file again.") from error
+
+
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text("utf-8"))
-    except ValueError as error:
+        return json.loads(_read_text(path))
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is no JSON ({error}). Get the file again.") from error
 
 

@@ -100,6 +100,18 @@ def test_a_cache_is_taken_once_and_holds_what_it_says() -> None:
     assert cache.padding_mask.shape == (2, 7) and not cache.padding_mask.any()
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_cache_without_a_type_takes_the_models(path: str, dtype: torch.dtype) -> None:
+    model, ids = random_model(dtype=dtype, attention=path), random_ids(2, 7)
+    cache = KVCache(model.config, 2)
+    logits = [model.forward_embeddings(model.embed(part), cache=cache) for part in ids.split(4, 1)]
+    assert cache.keys.dtype == cache.values.dtype == dtype
+    if dtype == torch.float64:
+        assert gap(torch.cat(logits, 1), model(ids)) < EXACT
+
+
 def test_large_takes_the_bytes_that_the_docstring_says() -> None:
     cache = KVCache(GPT2Config(), 1, length=1)
     assert cache.keys.nbytes + cache.values.nbytes == 368_640

@@ -41,16 +41,76 @@ UNLISTED = [
 ]
 
 
+BUFFER = "self.register_buffer('bias', torch.ones(3))"
+# Right wherever it is tried once, and wrong in graduation, or in the next file: what is told of it.
+LATER = [
+    ("Block", {"hidden, cache, layer)": "hidden, cache, layer + 1)"}, "layers 0 to 1; 2 was asked"),
+    (
+        "MultiHeadAttention",
+        {"config = config": f"config = config; {BUFFER}"},
+        "not asked for: 'bias'",
+    ),
+    ("MLP", {"dropout = config.dropout": f"dropout = 0.0; {BUFFER}"}, "not asked for: 'bias'"),
+    ("read_tensor", {"data.copy()": "data.astype(float)"}, "float64"),
+    ("read_tensor", {"data.copy()": "data"}, "only looks at them"),
+    (
+        "read_entries",
+        {
+            "key = key[:shared]": "new = key[:shared]",
+            "at += fresh": "at, key = at + fresh, key if shared else new",
+            "(key, block": "(new, block",
+        },
+        "wanted b'model/h0/w2'",
+    ),
+]
+# Mistakes that are listed, written as people write them.
+LISTED = [
+    (
+        "masked_softmax",
+        "scores.masked_fill(hidden, -math.inf)",
+        "scores + hidden * -math.inf",
+        "times_infinity",
+    ),
+    (
+        "MultiHeadAttention",
+        "k, v = cache.store(layer, k, v)",
+        "cache.store(layer, k, v)",
+        "cache_ignored",
+    ),
+    ("assign", "(dict(tensors), assign=True)", "(dict(tensors))", "copies"),
+]
+
+
+def report(tmp_path, name, changes):
+    """What is said about a solution with these changes, and the line of the first of them."""
+    entry, path = find(name), tmp_path / "answer.py"
+    text = right = HEAD + stub.solution_text(entry)
+    for old, new in changes.items():
+        assert text.count(old) == 1, old
+        text = text.replace(old, new)
+    path.write_text(text)
+    outcome = Outcome(entry.id, entry.name, file=str(path))
+    answer = getattr(swap.load(path, text, "answer"), name)
+    judge(entry.load(), answer, outcome, Mistakes(entry.load(), [swap.solution(entry)]))
+    return outcome, right[: right.index(next(iter(changes)))].count("\n") + 1
+
+
+@pytest.mark.filterwarnings("ignore:The given NumPy array is not writable")
+@pytest.mark.parametrize(("name", "changes", "phrase"), LATER)
+def test_what_would_only_fail_later_is_wrong_at_once(name, changes, phrase, tmp_path):
+    outcome, _ = report(tmp_path, name, changes)
+    assert outcome.code == 1 and any(phrase in each for each in outcome.says), outcome
+
+
+@pytest.mark.parametrize(("name", "old", "new", "knob"), LISTED)
+def test_a_listed_mistake_is_named_as_people_write_it(name, old, new, knob, tmp_path):
+    outcome, _ = report(tmp_path, name, {old: new})
+    assert outcome.knobs == [knob], outcome
+
+
 @pytest.mark.parametrize(("name", "old", "new"), UNLISTED, ids=[f"{n}-{i}" for n, _, i in UNLISTED])
 def test_the_line_of_a_mistake_that_nobody_listed(name, old, new, tmp_path):
-    entry, path = find(name), tmp_path / "answer.py"
-    right = HEAD + stub.solution_text(entry)
-    assert right.count(old) == 1
-    path.write_text(right.replace(old, new))
-    line = right[: right.index(old)].count("\n") + 1
-    outcome = Outcome(entry.id, entry.name, file=str(path))
-    answer = getattr(swap.load(path, path.read_text(), "answer"), name)
-    judge(entry.load(), answer, outcome, Mistakes(entry.load(), [swap.solution(entry)]))
+    outcome, line = report(tmp_path, name, {old: new})
     assert outcome.verdict == "wrong" and not outcome.knobs, outcome
     assert any(f"line {line}," in each for each in outcome.where), (line, outcome.where)
 
@@ -69,6 +129,19 @@ def test_the_models_mistakes_are_the_registrys():
         torch.testing.assert_close(mine["logits"], theirs["logits"], rtol=1e-10, atol=1e-10)
         cached = mine["logits with a cache"][:, ids.shape[1] // 2 :]
         torch.testing.assert_close(cached, theirs["cached.logits"], rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "name", ["explicit_attention", "MultiHeadAttention", "MLP", "Block", "GPT2"]
+)
+def test_a_right_answer_in_another_way_graduates(name):
+    """Without a config of its own, with a head that is tied, row by row."""
+    from chapters.runner.graduation import GOLDEN
+    from gpt2_scratch.verify import verify
+
+    for way in find(name).load().alternatives:
+        with swap.placed(find(name), way):
+            assert verify(GOLDEN / "hf-prefixed", GOLDEN / "oracle.npz").passed, way.__name__
 
 
 def test_a_bundle_takes_along_what_its_parts_are_built_on(tmp_path):

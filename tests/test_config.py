@@ -59,6 +59,9 @@ def test_a_preset_takes_changes() -> None:
         ({"n_ctx": 1024.0}, r"n_ctx=1024.0 is not a size"),
         ({"n_vocab": True}, r"n_vocab=True is not a size"),
         ({"n_head": "20"}, r"n_head='20' is not a size"),
+        ({"n_vocab": 10**30}, r"n_vocab=10+ is not a size"),
+        ({"dropout": None}, r"dropout=None is not in"),  # as a damaged config.json has it
+        ({"dropout": "0.1"}, r"dropout='0.1' is not in"),
         ({"dropout": 1.0}, r"dropout=1.0 is not in \[0, 1\)"),
         ({"dropout": float("nan")}, r"dropout=nan is not in"),
         ({"attention": "flash"}, r"attention='flash' is unknown.*explicit.*sdpa"),

@@ -276,6 +276,8 @@ def test_bfloat16_generates():
     torch.manual_seed(0)
     model = GPT2(GPT2Config(n_vocab=37, n_ctx=31, n_embd=20, n_head=5, n_layer=2)).bfloat16()
     assert generate(model, prompts(2, 4), 5).shape == (2, 5)
+    vectors = torch.randn(2, 4, 20)  # of a connector in float32
+    assert torch.equal(generate(model, vectors, 5), generate(model, vectors.bfloat16(), 5))
 
 
 # --- errors

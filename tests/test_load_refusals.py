@@ -95,7 +95,9 @@ def test_a_shard_that_is_not_there_is_named(tmp_path: Path) -> None:
         load_gpt2(tmp_path)
 
 
-@pytest.mark.parametrize("places", [{}, [], {"a": 1}, {"a": "../b"}, {"a": "/b"}, {"a": ["b"]}])
+@pytest.mark.parametrize(
+    "places", [{}, [], {"a": 1}, {"a": ""}, {"a": "../b"}, {"a": "/b"}, {"a": ["b"]}]
+)
 def test_an_index_names_files_beside_it(tmp_path: Path, places: object) -> None:
     write_config(random_model(), tmp_path)
     index = tmp_path / "model.safetensors.index.json"
@@ -126,6 +128,9 @@ def test_every_fault_is_listed_before_a_number_is_read(
     with pytest.raises(ValueError, match=r"mis-shaped: wpe.weight \(13, 21\), wanted") as caught:
         load_gpt2(tmp_path)
     assert str(caught.value).count("h.10.") == 12 and len(state) == 4 + 11 * 12
+    config.write_text(json.dumps(held | {"n_layer": 10**9}))  # before such a model is built
+    with pytest.raises(ValueError, match=r"says n_layer=1000000000, and there are 136 tensors"):
+        load_gpt2(tmp_path)
 
 
 def test_a_transposed_weight_is_mis_shaped(tmp_path: Path) -> None:

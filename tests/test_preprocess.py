@@ -123,7 +123,7 @@ def test_the_way_around_a_giant_strip_gives_the_same(monkeypatch, width, height)
     image = noise(width, height)
     monkeypatch.setattr("connector.preprocess.WHOLE", 0)
     off = np.abs(resize_and_crop(image, 96).astype(int) - open_clip(image, 96))
-    # Where a part begins is a float32 to Pillow, and each of two passes is rounded to whole numbers.
+    # Where a part begins is a float32 to Pillow, and each of two passes gives whole numbers.
     assert off.max() <= 2
     assert off.mean() < 0.01  # of 255
 

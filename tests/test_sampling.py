@@ -164,3 +164,11 @@ def test_a_row_without_a_token_left_is_named():
     logits[1] = -math.inf
     with pytest.raises(ValueError, match="Row 1 has no token left"):
         sampling.sample(logits)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_row_that_is_broken_is_named(value):
+    logits = torch.zeros(3, 4)
+    logits[2, 1] = value
+    with pytest.raises(ValueError, match="Row 2 has scores that are NaN or infinite"):
+        sampling.sample(logits)

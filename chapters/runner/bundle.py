@@ -42,6 +42,9 @@ def load(folder):
             leaf = {"weight": "g" if norm else "w", "bias": "b"}.get(leaf, leaf)
         tensors[f"{layer}.{leaf}"] = tensor
     model = GPT2(config)
+    for name, each in model.state_dict(keep_vars=True).items():
+        if each is model.wte.weight:  # a head that is tied to it, under a second name
+            tensors[name] = tensors["wte.weight"]
     model.load_state_dict(tensors)
     return model.eval()
 

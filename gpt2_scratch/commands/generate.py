@@ -44,6 +44,8 @@ class Generate:
         from gpt2_scratch.loader import load_gpt2
 
         check_device(self.device)
+        if self.seed is not None and abs(self.seed) >= 2**63:
+            raise ValueError(f"got --seed {self.seed}, wanted a whole number below 2 ** 63.")
         folder = find_folder(self.model)
         model = load_gpt2(folder, device=self.device)
         tokenizer = load_tokenizer(folder, model.config.n_vocab)
@@ -78,6 +80,8 @@ class Generate:
         for step in ids:
             if int(step) == tokenizer.end:
                 break
+            if int(step) >= len(tokenizer):
+                continue  # of a vocabulary that was padded to a round size: stands for no text
             so_far.append(int(step))
             text = tokenizer.decode(so_far)
             if not text.endswith("\ufffd"):  # a character of which some bytes are still to come

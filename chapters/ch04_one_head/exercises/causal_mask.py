@@ -66,6 +66,12 @@ def by_cutting(queries, keys):
     return square[keys - queries :] == 0
 
 
+def by_joining(queries, keys):
+    known = torch.zeros(queries, keys - queries, dtype=torch.bool)
+    square = torch.ones(queries, queries, dtype=torch.bool).triu(1)
+    return torch.cat([known, square], 1)
+
+
 EXERCISE = Exercise(
     name="causal_mask",
     target="chapters.ch04_one_head.exercises.causal_mask:causal_mask",
@@ -154,7 +160,7 @@ EXERCISE = Exercise(
         "for a square the first diagonal kept is the one next to the main one\n"
         "for each key more than there are queries, move it one to the right",
     ),
-    alternatives=(by_comparing, by_loops, by_cutting),
+    alternatives=(by_comparing, by_loops, by_cutting, by_joining),
     exceptions={
         r"triu|tril": "`triu` and `tril` want the number of the diagonal, 0 for the main one",
     },

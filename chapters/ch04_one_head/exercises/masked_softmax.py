@@ -36,7 +36,10 @@ def reference(scores, hidden, *, knobs, steps):
     if knobs & {"after_softmax", "renormalised"}:
         hidden, late = torch.zeros_like(hidden), hidden
     fill = next((FILLS[name] for name in FILLS if name in knobs), -math.inf)
-    steps["the scores with the hidden ones at -inf"] = masked = scores.masked_fill(hidden, fill)
+    masked = scores.masked_fill(hidden, fill)
+    if "times_infinity" in knobs:
+        masked = scores + hidden * -math.inf  # False * -inf is NaN
+    steps["the scores with the hidden ones at -inf"] = masked
     over = -2 if "softmax_q" in knobs else 1 if "softmax_heads" in knobs else -1
     grown = torch.exp(masked - masked.amax(over, keepdim=True))
     weights = (grown / grown.sum(over, keepdim=True)).masked_fill(late, 0.0)
@@ -148,9 +151,17 @@ EXERCISE = Exercise(
             text="ch04#minus-infinity",
         ),
         "fill_1e4": Diagnosis(
-            says="hidden scores are -10000, and here the visible ones are lower still",
+            says="hidden scores are some number, as -10000 would be, and here the visible ones are"
+            " lower still",
             think="which number is lower than every score that there can be?",
             hint="Scores of -20000 have been seen in a trained model; the text has the thread.",
+            text="ch04#minus-infinity",
+        ),
+        "times_infinity": Diagnosis(
+            says="the mask was multiplied by -inf and added: where it is False that is 0 times"
+            " infinity, which is NaN",
+            think="what is added to a score that may be seen?",
+            hint="Put -inf where `hidden` is True, and leave the other scores alone.",
             text="ch04#minus-infinity",
         ),
         "fill_plus": Diagnosis(
@@ -209,6 +220,8 @@ EXERCISE = Exercise(
         ("after_softmax", "renormalised", "no_mask", "global_max"),
     ),
     hidden={
+        "times_infinity+*": "every number is NaN already",
+        "inverted+fill_plus": "every number is NaN, as by the mask times -inf",
         "inverted+global_max": "the scores that are left are the large ones: nothing is lost",
         "inverted+renormalised": "the scores that are left are the large ones: nothing is lost",
         "fill_plus+softmax_heads": "a key is hidden in every head: all of them +inf or -inf is NaN",

@@ -16,12 +16,12 @@ from gpt2_scratch.config import GPT2Config
 
 HEADS, SIZE, LAYER = 3, 4, 1
 WIDTH = HEADS * SIZE
-PARAMETERS = [
-    f"c_attn.b ({3 * WIDTH},)",
-    f"c_attn.w ({WIDTH}, {3 * WIDTH})",
-    f"c_proj.b ({WIDTH},)",
-    f"c_proj.w ({WIDTH}, {WIDTH})",
-]
+PARAMETERS = {
+    "c_attn.w": [WIDTH, 3 * WIDTH],
+    "c_attn.b": [3 * WIDTH],
+    "c_proj.w": [WIDTH, WIDTH],
+    "c_proj.b": [WIDTH],
+}
 
 
 def config(attention="explicit"):
@@ -32,8 +32,8 @@ def config(attention="explicit"):
 def use(answer, x, hidden, past, attention, weights):
     """Build it, put the weights in, call it as block 1 of a model would."""
     module = answer(config(attention)).eval()
-    named = sorted(module.named_parameters())
-    parameters = [f"{name} {tuple(parameter.shape)}" for name, parameter in named]
+    # A buffer that is saved with them counts: OpenAI's files have nothing to fill it.
+    parameters = {name: list(tensor.shape) for name, tensor in module.state_dict().items()}
     cache = None
     if past is not None:
         cache = KVCache(config(), len(x), dtype=x.dtype)
@@ -107,7 +107,6 @@ def reference(x, hidden, past, attention, weights, *, knobs, steps):
         future = torch.arange(keys) > torch.arange(tokens)[:, None]
     if hidden is None or "no_pad" in knobs:
         hidden = (future & ("no_causal" not in knobs))[None, None]
-    hidden = hidden[..., -keys:]
     scale = {"no_scale": 1.0, "scale_d_model": math.sqrt(WIDTH), "scale_twice": SIZE}
     divisor = next((scale[name] for name in scale if name in knobs), math.sqrt(SIZE))
     steps["the scores divided by sqrt(D)"] = scores = (

@@ -36,9 +36,9 @@ def padding(ids):
 class Ways(nn.Module):
     """A model's logits in one go and in two with a cache, without padding and with it."""
 
-    def __init__(self, model):
+    def __init__(self, model, layers):
         super().__init__()
-        self.model = model
+        self.model, self.layers = model, layers
 
     def forward(self, ids):
         mask, cut = padding(ids), ids.shape[1] // 2
@@ -46,7 +46,7 @@ class Ways(nn.Module):
         found[LOGITS[0]] = self.model(ids)
         found[LOGITS[1]] = real(self.model(ids, mask), mask)
         for name, padded in ((LOGITS[2], None), (LOGITS[3], mask)):
-            cache = parts.Kept(*ids.shape)
+            cache = parts.Kept(*ids.shape, layers=self.layers)
             pieces = []
             for piece in (slice(0, cut), slice(cut, None)):
                 new = None if padded is None else padded[:, piece]
@@ -71,7 +71,7 @@ def use(answer, ids, state, attention="explicit"):
     if parts.declared(model) != parts.listed(state):
         return parts.used(model, state) | dict.fromkeys(LOGITS)
     named = {f"model.{name}": tensor for name, tensor in state.items()}
-    outputs = parts.used(Ways(model), named, ids)["output"]
+    outputs = parts.used(Ways(model, layers), named, ids)["output"]
     return {"parameters": parts.listed(state), "output": None, **outputs}
 
 

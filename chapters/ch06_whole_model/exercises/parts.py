@@ -62,11 +62,15 @@ def attend(
 class Kept(KVCache):
     """A cache whose numbers stay in the graph, so that gradients can be compared."""
 
-    def __init__(self, batch: int, length: int) -> None:
+    def __init__(self, batch: int, length: int, layers: int = SIZES.n_layer) -> None:
         super().__init__(SIZES, batch, length=length, dtype=torch.float64)
+        self.layers = layers
         self.held: dict[int, tuple[Tensor, Tensor]] = {}
 
     def store(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        if not 0 <= layer < self.layers:
+            last = self.layers - 1
+            raise IndexError(f"the cache has layers 0 to {last}; {layer} was asked for")
         if layer in self.held:
             start = self.length - k.shape[2]
             before_k, before_v = (each[:, :, :start] for each in self.held[layer])
@@ -89,8 +93,11 @@ def listed(state: dict[str, Tensor]) -> dict[str, list[int]]:
 
 
 def declared(module: nn.Module) -> dict[str, list[int]]:
-    """The parameters that a module has, each once, whatever else refers to it."""
-    return {name: list(parameter.shape) for name, parameter in module.named_parameters()}
+    """What a file must hold for a module: its parameters, each once, whatever else refers to it,
+    and the buffers that are saved with them."""
+    found = {name: list(parameter.shape) for name, parameter in module.named_parameters()}
+    every = dict(module.named_parameters(remove_duplicate=False))
+    return found | {n: list(t.shape) for n, t in module.state_dict().items() if n not in every}
 
 
 def used(module: nn.Module, state: dict[str, Tensor], *args: object) -> dict[str, object]:

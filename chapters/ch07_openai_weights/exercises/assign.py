@@ -25,7 +25,7 @@ def filled(faults):
     """The tensors that fit, but for the faults: {name: tensor, or None for missing}."""
     tensors = {
         "wte.weight": numbers(7, 3, seed=1),
-        "ln_f.weight": numbers(3, seed=2),
+        "ln_f.weight": numbers(3, seed=2).float(),  # a file may hold other dtypes than the model
         "ln_f.bias": numbers(3, seed=3),
         "steps": torch.tensor([4, 9]),
     } | faults
@@ -33,7 +33,7 @@ def filled(faults):
 
 
 def use(answer, tensors):
-    module, names = Small(), {*Small().state_dict(), *tensors}
+    module, names = Small().double(), {*Small().state_dict(), *tensors}
     refused, told = False, ""
     try:
         answer(module, tensors, source="FOLDER")
@@ -42,13 +42,18 @@ def use(answer, tensors):
     state = module.state_dict()
     return {
         "refused with ValueError": refused,
-        "names in the message": sorted(name for name in names if name in told),
-        "tensors that were loaded": sorted(n for n, t in state.items() if loaded(t, tensors, n)),
-        "copied, though they need not be": sorted(
+        "still a Parameter": isinstance(getattr(module.wte, "weight", None), nn.Parameter),
+        "names in the message:": listed(name for name in names if name in told),
+        "tensors that were loaded:": listed(n for n, t in state.items() if loaded(t, tensors, n)),
+        "copied, though they need not be:": listed(
             n for n, t in state.items() if n in tensors and copied(t, tensors[n])
         ),
-        "still a Parameter": isinstance(getattr(module.wte, "weight", None), nn.Parameter),
     }
+
+
+def listed(names):
+    """So that a report says which are missing and which are not asked for."""
+    return dict.fromkeys(sorted(names), True)
 
 
 def loaded(tensor, tensors, name):
@@ -94,12 +99,12 @@ def reference(tensors, *, knobs, steps):
     wrong = [n for n in given if tuple(tensors[n].shape) != WANTED[n][0]]
     return {
         "refused with ValueError": refused,
-        "names in the message": sorted(told) if refused else [],
-        "tensors that were loaded": sorted(given),
-        "copied, though they need not be": sorted(set(given) - set(wrong))
-        if "copies" in knobs
-        else [],
         "still a Parameter": True,
+        "names in the message:": listed(told if refused else ()),
+        "tensors that were loaded:": listed(given),
+        "copied, though they need not be:": listed(
+            set(given) - set(wrong) if "copies" in knobs else ()
+        ),
     }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from chapters.runner.exercise import Diagnosis, Exercise, Probe
+from chapters.runner.exercise import Diagnosis, Exercise, Probe, Property
 
 
 def read_tensor(shards: Sequence[bytes], shard: int, offset: int, shape: Sequence[int]) -> Tensor:
@@ -77,6 +77,26 @@ def by_loops(shards, shard, offset, shape):
         numbers.append(np.frombuffer(four, np.dtype("float32").newbyteorder("<"))[0].item())
     found = torch.tensor(numbers, dtype=torch.float32).reshape(tuple(shape))
     return found.squeeze(0) if len(shape) == 3 else found
+
+
+# --- what holds for every right answer ---------------------------------------------------------
+
+
+def numbers_are_float32(answer):
+    dtype = answer((START, OTHER), 0, 12, (2, 7)).dtype
+    if dtype == torch.float32:
+        return None
+    return f"the tensor is {dtype}, and the file's numbers are float32".replace("torch.", "")
+
+
+def memory_is_its_own(answer):
+    data = bytearray(START)
+    tensor = answer((data, OTHER), 0, 12, (2, 7))
+    before = tensor.clone()
+    data[:] = bytes(len(data))
+    if torch.equal(tensor, before):
+        return None
+    return "the tensor changed when the bytes of the file did: it only looks at them"
 
 
 EXERCISE = Exercise(
@@ -163,4 +183,8 @@ EXERCISE = Exercise(
         "if there are three axes, take the only entry of the first",
     ),
     alternatives=(by_struct, by_torch, by_loops),
+    properties=(
+        Property("its numbers are float32", numbers_are_float32),
+        Property("its memory is its own", memory_is_its_own),
+    ),
 )
