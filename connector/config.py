@@ -48,8 +48,15 @@ class VisionConfig:
                 f"width={self.width} cannot be shared by heads={self.heads}."
                 " CLIP ViT-L is 1024 / 16 = 64."
             )
-        if self.projection < 0:
-            raise ValueError(f"projection={self.projection}: must be 0 (none) or a width.")
+        if not isinstance(self.projection, int) or self.projection < 0:
+            raise ValueError(f"projection={self.projection!r}: must be 0 (none) or a width.")
+        if not isinstance(self.quick_gelu, bool):
+            raise ValueError(
+                f"quick_gelu={self.quick_gelu!r}: must be True (OpenAI's weights) or False (most of"
+                " LAION's)."
+            )
+        if not self.mlp_ratio > 0:
+            raise ValueError(f"mlp_ratio={self.mlp_ratio}: must be above 0, as CLIP's 4.")
 
     @property
     def grid(self) -> int:
@@ -97,10 +104,15 @@ class ReducerConfig:
         if self.kind not in get_args(Reduction):
             raise ValueError(f"kind={self.kind!r}: must be one of {get_args(Reduction)}.")
         for name in ("strides", "kernels"):  # JSON has lists
-            pair = tuple(getattr(self, name))
-            object.__setattr__(self, name, pair)
-            if len(pair) != 2 or min(pair) < 1:
-                raise ValueError(f"{name}={pair}: must be two numbers of at least 1, as (5, 2).")
+            pair = getattr(self, name)
+            if isinstance(pair, list):
+                pair = tuple(pair)
+                object.__setattr__(self, name, pair)
+            whole = isinstance(pair, tuple) and all(isinstance(n, int) and n > 0 for n in pair)
+            if not whole or len(pair) != 2:
+                raise ValueError(
+                    f"{name}={pair!r}: must be two whole numbers of at least 1, as (5, 2)."
+                )
         _positive(window=self.window)
 
     @property
@@ -135,7 +147,7 @@ class ConnectorConfig:
             raise ValueError(f"variant={self.variant!r}: must be one of {get_args(Variant)}.")
         _positive(vision_width=self.vision_width, patches=self.patches, out=self.out)
         least = {"article": 1, "dci": 2, "sci": 3, "sti": 3, "last": 1}[self.variant]
-        if self.depth < least:
+        if not isinstance(self.depth, int) or self.depth < least:
             raise ValueError(
                 f"depth={self.depth}: variant {self.variant!r} needs at least {least} layers."
             )

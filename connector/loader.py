@@ -136,12 +136,13 @@ def _read_transformers(folder: Path, raw: Mapping[str, Any]) -> tuple[VisionConf
     if vision["hidden_act"] not in HF_ACTIVATIONS:
         raise ValueError(
             f"{folder / store.CONFIG} has hidden_act={vision['hidden_act']!r};"
-            f" wanted one of {sorted(HF_ACTIVATIONS)}."
+            f" wanted one of {sorted(HF_ACTIVATIONS)}. Choose another model."
         )
     for name in ("layer_norm_eps", "num_channels"):
         if vision[name] != HF_DEFAULTS[name]:
             raise ValueError(
                 f"{folder / store.CONFIG} has {name}={vision[name]}; CLIP has {HF_DEFAULTS[name]}."
+                " Choose another model."
             )
     tensors = _from_transformers(_read_files(folder, store.TENSORS, TORCH))
     config = VisionConfig(

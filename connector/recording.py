@@ -17,7 +17,7 @@ import numpy as np
 from connector.raw import RawTower
 from connector.reference import Given, site_names
 from weights.compare import Array
-from weights.recording import read_arrays, unknown_sites
+from weights.recording import check_numbers, read_arrays, unknown_sites
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,7 @@ class Recording:
     given: Given
     arrays: dict[str, Array]
     unknown: list[str]
+    states: int = 0  # how many there are in one array, where they are
 
 
 def read_recording(path: Path, raw: RawTower) -> Recording:
@@ -52,9 +53,12 @@ def read_recording(path: Path, raw: RawTower) -> Recording:
     for theirs, site in names.items():
         if theirs in held and site in known:
             arrays.setdefault(site, held[theirs])
-    if "hidden_states" in held and held["hidden_states"].ndim > 2:
-        for n, state in enumerate(held["hidden_states"]):
-            arrays.setdefault(f"hidden_states_{n:02}", state)
+    stacked = held.get("hidden_states", np.empty(0))
+    states = stacked[: raw.layers + 1] if stacked.ndim > 2 else ()
+    for n, state in enumerate(states):
+        arrays.setdefault(f"hidden_states_{n:02}", state)
+    check_numbers(arrays, path)
+    count = len(stacked) if stacked.ndim > 2 else 0
     used = {*arrays, *names, "pictures", "hidden_states"}
     strange = unknown_sites((name for name in held if name not in used), known)
     if pictures is None:
@@ -63,7 +67,7 @@ def read_recording(path: Path, raw: RawTower) -> Recording:
             raise ValueError(
                 f"{path} holds no site beside pixel_values. Add some: {', '.join(known[2:5])}, ..."
             )
-        return Recording(Given(pixels=pixels), arrays, strange)
+        return Recording(Given(pixels=pixels), arrays, strange, count)
     if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[-1] != 3:
         raise ValueError(
             f"{path}: pictures is {pictures.shape} of {pictures.dtype}, wanted (B, height, width,"
@@ -74,7 +78,7 @@ def read_recording(path: Path, raw: RawTower) -> Recording:
             f"{path} has {len(pictures)} pictures and pixel_values of {len(pixels)}, wanted as"
             " many. Record both in one run."
         )
-    return Recording(Given(tuple(pictures)), arrays, strange)
+    return Recording(Given(tuple(pictures)), arrays, strange, count)
 
 
 def aliases(layers: int) -> dict[str, str]:

@@ -9,8 +9,8 @@ B batch   S side of the picture   P patches   W width   T = 1 + P tokens   H hea
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -66,19 +66,21 @@ def embed(patches: Array, class_token: Array, places: Array) -> Array:
 class Recipe:
     """The pieces of a tower; the defaults are the right ones."""
 
+    stored: Callable[[Array], Array] = lambda tensor: tensor  # what becomes of what the file holds
     picture: Callable[[Array, int], Array] = resize_and_crop
     pixels: Callable[[Array], Array] = lambda pixels: pixels  # what becomes of right ones
     patches: Callable[..., Array] = patches
     embed: Callable[[Array, Array, Array], Array] = embed
     ln_pre: bool = True
     norm: Callable[..., Array] = layer_norm
+    norms: Mapping[str, Callable[..., Array]] = field(default_factory=dict)  # of single places
     gelu: Callable[[Array], Array] | None = None  # None: the one that the folder names
     linear: Callable[..., Array] = linear
     in_proj: Callable[..., Array] | None = None  # another linear map for q, k and v alone
     out_proj: Callable[..., Array] | None = None
     multiply: Callable[[Array, Array], Array] = lambda x, w: x @ w
     scale: Callable[[int, int, int], float] = lambda heads, size, layer: 1 / math.sqrt(size)
-    heads: Callable[[int], int] = lambda heads: heads
+    heads: Callable[[int, int], int] = lambda heads, width: heads
     causal: bool = False
     over: int = -1  # axis of the softmax
     split: Callable[[Array, int], tuple[Array, Array, Array]] = split
@@ -114,6 +116,17 @@ class Reference:
         self.raw, self.given, self.dtype = raw, given, dtype
         self.gelu = gelu_quick if raw.quick_gelu else gelu_exact
 
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """Blocks, numbers of one, tokens."""
+        raw = self.raw
+        pictures = len(self.given.pictures if self.given.pixels is None else self.given.pixels)
+        tokens = pictures * (1 + (raw.image_size // raw.patch_size) ** 2)
+        return raw.layers, (4 * raw.width + 2 * raw.inner) * raw.width, tokens
+
+    def samples(self) -> Iterable[Array]:
+        return map(self.raw.read, ("visual.conv1.weight", "visual.positional_embedding"))
+
     def read(self, name: str) -> Array:
         return self.raw.read(f"visual.{name}").astype(self.dtype, copy=False)
 
@@ -129,16 +142,20 @@ class Reference:
         """
         alone, layers = alone or {}, self.raw.layers
 
+        def read(name: str) -> Array:
+            return recipe.stored(self.read(name))
+
         def norm(name: str) -> Callable[[Array], Array]:
-            return lambda x: recipe.norm(x, self.read(f"{name}.weight"), self.read(f"{name}.bias"))
+            kind = recipe.norms.get(name, recipe.norm)
+            return lambda x: kind(x, read(f"{name}.weight"), read(f"{name}.bias"))
 
         post = norm("ln_post") if recipe.ln_post else lambda x: x
         if start is None:
             pixels = self._pixels(recipe)
             yield "pixel_values", pixels
-            x = recipe.patches(pixels, self.read("conv1.weight"), recipe.multiply)
+            x = recipe.patches(pixels, read("conv1.weight"), recipe.multiply)
             yield "patches", x
-            x = recipe.embed(x, self.read("class_embedding"), self.read("positional_embedding"))
+            x = recipe.embed(x, read("class_embedding"), read("positional_embedding"))
             yield "embed", x
             first = x
             x = norm("ln_pre")(x) if recipe.ln_pre else x
@@ -160,7 +177,7 @@ class Reference:
         x = post(x)
         yield "ln_post", x
         if self.raw.projection:
-            yield "image_features", recipe.features(recipe.multiply(x, self.read("proj")))
+            yield "image_features", recipe.features(recipe.multiply(x, read("proj")))
 
     def _pixels(self, recipe: Recipe) -> Array:
         if self.given.pixels is not None:
@@ -178,10 +195,13 @@ class Reference:
 
 def block(recipe: Recipe, tower: Any, path: str, x: Array, seen: dict[str, Array]) -> Array:
     """One block (B, T, W) -> (B, T, W) of a `tower` with heads, gelu, dtype and read(name)."""
-    heads = recipe.heads(tower.heads)
+    heads = recipe.heads(tower.heads, x.shape[-1])
+
+    def read(name: str) -> Array:
+        return recipe.stored(tower.read(f"{path}.{name}"))
 
     def affine(x: Array, name: str, weight: str = ".weight", bias: str = ".bias") -> Array:
-        w, b = (tower.read(f"{path}.{name}{leaf}") for leaf in (weight, bias))
+        w, b = (read(f"{name}{leaf}") for leaf in (weight, bias))
         own = {"attn.in_proj_": recipe.in_proj, "attn.out_proj": recipe.out_proj}.get(name)
         return (own or recipe.linear)(x, w.T, b)
 
@@ -208,8 +228,8 @@ def block(recipe: Recipe, tower: Any, path: str, x: Array, seen: dict[str, Array
             inner = affine(x, "mlp.c_fc")
             seen[name] = affine((recipe.gelu or tower.gelu)(inner), "mlp.c_proj")
         else:
-            g, b = tower.read(f"{path}.{name}.weight"), tower.read(f"{path}.{name}.bias")
-            seen[name] = recipe.norm(x, g, b)
+            g, b = read(f"{name}.weight"), read(f"{name}.bias")
+            seen[name] = recipe.norms.get(name, recipe.norm)(x, g, b)
         return seen[name]
 
     return recipe.wiring(x, part, seen)

@@ -131,6 +131,19 @@ def watched_attention(model: ClipVision, held: dict[str, Array]) -> Iterator[Non
         yield
 
 
+def states_of(output: Any) -> Sequence[Any]:
+    """The states that a tower returned, where it returned all of them, or meant to."""
+    if isinstance(output, tuple | list) and all(isinstance(x, Tensor) for x in output):
+        return output
+    return getattr(output, "hidden_states", None) or ()
+
+
+def count_fault(states: int, layers: int) -> tuple[str, ...]:
+    """A line where so many states, if any, are not those of so many layers."""
+    told = f"{states} states were returned, wanted {1 + layers}: after ln_pre, and of each block."
+    return (told,) * (states not in (0, 1 + layers))
+
+
 def of_output(output: Any, layers: int, projection: int) -> dict[str, Array]:
     """The sites in what anybody's tower returned: its states, its image vector, or both.
 
@@ -143,11 +156,8 @@ def of_output(output: Any, layers: int, projection: int) -> dict[str, Array]:
     elif isinstance(output, Tensor):
         vector = "image_features" if projection else "ln_post"
         found = {vector if output.ndim == 2 else f"hidden_states_{layers:02}": output}
-    elif isinstance(output, tuple | list) and all(isinstance(x, Tensor) for x in output):
-        return as_states(output)
     else:
-        if states := getattr(output, "hidden_states", None):
-            found |= {f"hidden_states_{n:02}": state for n, state in enumerate(states)}
+        found |= {f"hidden_states_{n:02}": state for n, state in enumerate(states_of(output))}
         names = {
             "last_hidden_state": f"hidden_states_{layers:02}",
             "pooler_output": "ln_post",

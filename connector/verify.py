@@ -24,12 +24,12 @@ from connector.published import about_sizes, check_published
 from connector.raw import TINY, RawTower, find_folder, open_raw
 from connector.recording import read_recording
 from connector.reference import Given, Reference, site_names
-from connector.sites import of_output, record_ours
+from connector.sites import count_fault, of_output, record_ours, states_of
 from weights.compare import Array
-from weights.hooks import Sites, spread
+from weights.hooks import Sites, silent, spread
 from weights.hooks import record as record_sites
-from weights.judge import THIS, describe, judge, parameter_faults
-from weights.recording import check_name, unknown_sites, write_recording
+from weights.judge import THIS, describe, judge, not_finite, parameter_faults
+from weights.recording import check_name, missing_sites, unknown_sites, write_recording
 from weights.store import embedded
 from weights.verdict import Diagnosis, Report
 
@@ -55,10 +55,11 @@ def verify(
     `pictures`: two that are drawn, where none are given. `quick_gelu`: where no config says it.
     """
     raw = open_raw(find_folder(name_or_folder), quick_gelu)
-    theirs, unknown, name = None, list[str](), "transformers"
+    theirs, unknown, states, name = None, list[str](), 0, "transformers"
     if str(against).endswith(".npz"):
         recording = read_recording(Path(against), raw)
         given, theirs, unknown = recording.given, recording.arrays, recording.unknown
+        states = recording.states
         name = Path(against).name
     elif against in ("reference", "transformers"):
         given = Given(_arrays(pictures) or default_pictures(raw.image_size))
@@ -77,6 +78,7 @@ def verify(
     )
     got = record_ours(model, pixels.to(device, getattr(torch, dtype)))
     told, faults = describe(model, raw.folder), parameter_faults(model, partial(held_as, raw))
+    faults += count_fault(states, raw.layers)
     del model
     if given.pictures:
         got["pixel_values"] = pixels.numpy()
@@ -87,11 +89,9 @@ def verify(
     if str(against).endswith(".npz"):
         names = site_names(raw.layers, raw.projection > 0)
         other = str(against)
-        missing = [site for site in names if site in got and site not in (theirs or {})]
-        kinds = dict.fromkeys(
-            s.partition(".")[2] or s for s in missing if s[:13] != "hidden_states"
-        )
-        notes += (f"not in the file: {', '.join(kinds)}",) * bool(kinds)
+        ours = [site for site in names if site in got and not site.startswith("hidden_states")]
+        missing = missing_sites(ours, theirs or {})
+        notes += (f"not in the file: {', '.join(missing)}",) * bool(missing)
         notes += (f"in the file, but no site: {', '.join(unknown)}",) * bool(unknown)
     return replace(report, model=told, against=other, faults=faults, notes=notes)
 
@@ -169,17 +169,19 @@ def verify_module(
     pixels = prepare(images(given)) if prepare else prepared(given, raw)
     here = pixels.to(weight.device, weight.dtype)
 
-    def run(sites: Sites) -> dict[str, Array]:
+    def run(sites: Sites) -> tuple[dict[str, Array], int]:
         held, output = record_sites(module, here, sites, raw.layers)
-        return of_output(output, raw.layers, raw.projection) | held
+        return of_output(output, raw.layers, raw.projection) | held, len(states_of(output))
 
-    got = run(sites or {})
+    got, states = run(sites or {})
     if prepare:
         got["pixel_values"] = pixels.float().cpu().numpy()
     report = judge_pictures(raw, given, got, dtype=str(weight.dtype).removeprefix("torch."))
-    report = replace(report, model=describe(module, raw.folder))
+    notes = (*report.notes, *silent(sites or {}, raw.layers, got))
+    faults = (*count_fault(states, raw.layers), *not_finite(module))
+    report = replace(report, model=describe(module, raw.folder), faults=faults, notes=notes)
     if not report.passed:
-        again = run({})
+        again, _ = run(sites or {})
         if any(not np.array_equal(a, got[site], equal_nan=True) for site, a in again.items()):
             drawn = "Two runs differ: something is drawn at random. Dropout outside of training?"
             return replace(report, diagnoses=(Diagnosis(THIS, note=drawn),))
@@ -210,9 +212,10 @@ def judge_pictures(
 def of_returned(diagnosis: Diagnosis, got: Mapping[str, Array]) -> Diagnosis:
     """Where a block is right and the state after it is not, the tower returns something else."""
     state, _, number = (diagnosis.until or "").rpartition("_")
-    if diagnosis.steps or state != "hidden_states" or f"layer{int(number) - 1:02}.resid" not in got:
+    if diagnosis.steps or diagnosis.note or state != "hidden_states":
         return diagnosis
-    return replace(diagnosis, note=RETURNED)
+    right = f"layer{int(number) - 1:02}.resid" in got
+    return replace(diagnosis, note=RETURNED) if right else diagnosis
 
 
 def default_pictures(side: int) -> tuple[Array, ...]:

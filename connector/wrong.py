@@ -16,6 +16,9 @@ from connector.reference import DEVIATION, MEAN, embed, patches, resize_and_crop
 from weights import pieces
 from weights.compare import Array
 from weights.pieces import reordered
+from weights.rounding import rounded, to_float16
+
+COUNTS = (1, 2, 3, 4, 6, 8, 12, 16, 20, 32)  # of heads, some of which somebody sets
 
 # --- pixels: what becomes of right ones, (B, 3, S, S) ------------------------------------------
 
@@ -121,6 +124,20 @@ IN_TF32: dict[str, Any] = {
 }
 
 
+def shared(right: int, count: int, width: int) -> int:
+    """So many heads where the width can be shared by them, else as many as is right."""
+    return right if not count or width % count else count
+
+
+def with_heads(count: int) -> dict[str, Any]:
+    """So many heads where no other name says it."""
+
+    def heads(right: int, width: int) -> int:
+        return shared(right, right if count in (right // 2, 2 * right) else count, width)
+
+    return {"heads": heads}
+
+
 def shown_last(x: Array, last: bool, post: Any) -> Array:
     return post(x) if last else x
 
@@ -184,8 +201,9 @@ WRONG: tuple[tuple[str, dict[str, Any]], ...] = (
     ("scale-by-width", {"scale": lambda heads, size, layer: 1 / math.sqrt(heads * size)}),
     ("causal-mask", {"causal": True}),
     ("softmax-over-queries", {"over": -2}),
-    ("half-the-heads", {"heads": lambda heads: max(1, heads // 2)}),
-    ("twice-the-heads", {"heads": lambda heads: 2 * heads}),
+    ("half-the-heads", {"heads": lambda heads, width: shared(heads, heads // 2, width)}),
+    ("twice-the-heads", {"heads": lambda heads, width: shared(heads, 2 * heads, width)}),
+    *((f"{count}-heads", with_heads(count)) for count in COUNTS),
     ("keys-queries-values", {"split": reordered((1, 0, 2))}),
     ("queries-values-keys", {"split": reordered((0, 2, 1))}),
     ("values-keys-queries", {"split": reordered((2, 1, 0))}),
@@ -207,6 +225,7 @@ WRONG: tuple[tuple[str, dict[str, Any]], ...] = (
     ("norms-swapped", {"wiring": pieces.norm_weights_swapped}),
     ("blocks-sorted-as-strings", {"order": pieces.as_strings}),
     ("blocks-sorted-as-strings", {"order": pieces.as_strings, "by_place": False}),
+    ("blocks-sorted-as-strings", {"order": pieces.as_strings_before}),
     ("states-from-block-1", {"states_from": 1}),
     ("states-before-ln-pre", {"first_state": "embed"}),
     *both("ln-post-on-states", {"shown": lambda x, last, post: post(x)}),
@@ -220,6 +239,8 @@ WRONG: tuple[tuple[str, dict[str, Any]], ...] = (
     ("mean-of-patches", {"pool": lambda x: x[:, 1:].mean(1)}),
     ("mean-of-patches", {"pool": lambda x: x.mean(1)}),
     ("features-of-length-1", {"features": unit}),
+    ("weights-in-bfloat16", {"stored": lambda tensor: rounded(tensor, 7)}),
+    ("weights-in-float16", {"stored": to_float16}),
     ("bfloat16", in_few_bits(7)),
     ("tf32", IN_TF32),
 )

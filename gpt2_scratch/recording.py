@@ -14,7 +14,7 @@ import numpy as np
 
 from gpt2_scratch.raw import Array, RawCheckpoint
 from gpt2_scratch.reference import site_names
-from weights.recording import prefixes, read_arrays, unknown_sites
+from weights.recording import check_numbers, prefixes, read_arrays, unknown_sites
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ def read_recording(
         arrays |= _present(held.get(f"{prefix}present"), prefix, arrays, raw)
         if not arrays:
             continue
+        check_numbers({prefix + site: array for site, array in arrays.items()}, path)
         if "logits" not in arrays:
             raise ValueError(
                 f"{path} has no {prefix}logits beside {name}. Record the model's output, too."

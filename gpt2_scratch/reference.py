@@ -9,8 +9,8 @@ B batch   T tokens   C channels   H heads   D = C / H   V vocabulary
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -38,9 +38,12 @@ def site_names(layers: int) -> list[str]:
 class Recipe:
     """The pieces of a GPT-2; the defaults are the right ones."""
 
+    stored: Callable[[Array], Array] = lambda tensor: tensor  # what becomes of what the file holds
     norm: Callable[..., Array] = layer_norm
+    norms: Mapping[str, Callable[..., Array]] = field(default_factory=dict)  # of single places
     gelu: Callable[[Array], Array] = gelu_tanh
     linear: Callable[..., Array] = linear
+    heads: Callable[[int, int], int] = lambda heads, width: heads
     scale: Callable[[int, int, int], float] = lambda heads, size, layer: 1 / math.sqrt(size)
     fill: float = -math.inf
     ahead: int = 0  # how many tokens after itself one sees
@@ -51,6 +54,7 @@ class Recipe:
     embed: Callable[[Array, Array], Array] = lambda words, places: words + places
     position: Callable[[Array], Array] = lambda positions: positions
     last_norm: bool = True
+    shown: Callable[[Array], Array] = lambda logits: logits  # what is returned of the logits
     order: Callable[[int], list[int]] = lambda layers: list(range(layers))
     by_place: bool = True  # layer02 is what stands third, not the one whose weights are h2's
     padding: bool = True  # whether padded keys are hidden
@@ -114,8 +118,16 @@ class Reference:
     ) -> None:
         self.raw, self.ids, self.dtype, self.extras = raw, ids, dtype, extras
 
-    def read(self, name: str) -> Array:
-        return self.raw.read(name).astype(self.dtype, copy=False)
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """Blocks, numbers of one, tokens."""
+        return self.raw.n_layer, 12 * self.raw.n_embd**2, self.ids.size
+
+    def samples(self) -> Iterable[Array]:
+        return map(self.raw.read, ("wpe", "h0/attn/c_attn/w"))
+
+    def read(self, recipe: Recipe, name: str) -> Array:
+        return recipe.stored(self.raw.read(name)).astype(self.dtype, copy=False)
 
     def walk(
         self,
@@ -156,8 +168,8 @@ class Reference:
     ) -> Walk:
         if start is None:
             places = np.minimum(batch.positions(recipe), self.raw.n_ctx - 1)
-            words = self.raw.read("wte")[batch.ids].astype(self.dtype)
-            x = recipe.embed(words, self.raw.read("wpe")[places].astype(self.dtype))  # (B, T, C)
+            both = (self.raw.read("wte")[batch.ids], self.raw.read("wpe")[places])
+            x = recipe.embed(*(recipe.stored(part).astype(self.dtype) for part in both))
             yield "embed", x
         first, x = start or (0, x)
         for place, layer in list(enumerate(recipe.order(self.raw.n_layer)))[first:]:
@@ -167,20 +179,21 @@ class Reference:
             for name in BLOCK_SITES:
                 yield f"layer{place if recipe.by_place else layer:02}.{name}", seen[name]
         if recipe.last_norm:
-            x = recipe.norm(x, self.read("ln_f/g"), self.read("ln_f/b"))
+            norm = recipe.norms.get("ln_f", recipe.norm)
+            x = norm(x, self.read(recipe, "ln_f/g"), self.read(recipe, "ln_f/b"))
         yield "ln_f", x
         wte = self.raw.read("wte")
-        rows = range(0, len(wte), CHUNK)
-        parts = [x @ wte[row : row + CHUNK].astype(self.dtype, copy=False).T for row in rows]
-        yield "logits", np.concatenate(parts, axis=-1)  # (B, T, V)
+        chunks = (recipe.stored(wte[row : row + CHUNK]) for row in range(0, len(wte), CHUNK))
+        parts = [x @ chunk.astype(self.dtype, copy=False).T for chunk in chunks]
+        yield "logits", recipe.shown(np.concatenate(parts, axis=-1))  # (B, T, V)
 
     def _block(
         self, recipe: Recipe, layer: int, x: Array, batch: Batch, seen: dict[str, Array]
     ) -> Array:
-        heads = self.raw.n_head
+        heads = recipe.heads(self.raw.n_head, self.raw.n_embd)
 
         def linear(x: Array, name: str) -> Array:
-            w, b = self.read(f"h{layer}/{name}/w"), self.read(f"h{layer}/{name}/b")
+            w, b = (self.read(recipe, f"h{layer}/{name}/{leaf}") for leaf in "wb")
             return recipe.linear(x, w, b)
 
         def cut(x: Array) -> Array:
@@ -211,8 +224,8 @@ class Reference:
             elif name == "mlp":
                 seen[name] = linear(recipe.gelu(linear(x, "mlp/c_fc")), "mlp/c_proj")
             else:
-                g, b = self.read(f"h{layer}/{name}/g"), self.read(f"h{layer}/{name}/b")
-                seen[name] = recipe.norm(x, g, b)
+                g, b = (self.read(recipe, f"h{layer}/{name}/{leaf}") for leaf in "gb")
+                seen[name] = recipe.norms.get(name, recipe.norm)(x, g, b)
             return seen[name]
 
         return recipe.wiring(x, part, seen)

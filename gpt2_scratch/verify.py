@@ -23,10 +23,10 @@ from gpt2_scratch.raw import Array, RawCheckpoint, open_raw
 from gpt2_scratch.recording import read_recording
 from gpt2_scratch.reference import Reference, site_names
 from gpt2_scratch.sites import default_ids, record_module, record_ours
-from weights.compare import Comparison
-from weights.hooks import Sites, spread
-from weights.judge import THIS, describe, judge, parameter_faults
-from weights.recording import check_name, unknown_sites, write_recording
+from weights.compare import Comparison, Difference
+from weights.hooks import Sites, silent, spread
+from weights.judge import THIS, describe, judge, not_finite, parameter_faults
+from weights.recording import check_name, missing_sites, unknown_sites, write_recording
 from weights.verdict import Diagnosis, Report
 
 Dtype = Literal["float32", "float16", "bfloat16"]
@@ -126,9 +126,11 @@ def verify_module(
     here = torch.from_numpy(ids).to(weight.device)
     got = record_module(module, here, sites or {}, raw.n_layer)
     report = judge_ids(raw, ids, got, dtype=str(weight.dtype).removeprefix("torch."))
-    report = replace(report, model=describe(module, raw.folder))
+    notes = (*report.notes, *silent(sites or {}, raw.n_layer, got))
+    faults = not_finite(module)
+    report = replace(report, model=describe(module, raw.folder), faults=faults, notes=notes)
     if not report.passed:
-        again = record_module(module, here, {}, raw.n_layer)["logits"]
+        again = record_module(module, here, sites or {}, raw.n_layer)["logits"]
         if not np.array_equal(again, got["logits"], equal_nan=True):
             drawn = "Two runs differ: something is drawn at random. Dropout outside of training?"
             return replace(report, diagnoses=(Diagnosis(THIS, note=drawn),))
@@ -196,7 +198,8 @@ def _against_file(
             " own are taken."
         )
     model = load_gpt2(raw.folder, dtype=getattr(torch, dtype), device=device)
-    differences, missing, diagnoses = [], dict[str, None](), list[Diagnosis]()
+    differences, diagnoses = list[Difference](), list[Diagnosis]()
+    missing, notes = dict[str, None](), dict[str, None]()
     for recording in recordings:
         got = record_ours(model, torch.from_numpy(recording.ids).to(device))
         stored = {str(array.dtype) for array in recording.arrays.values()}
@@ -206,9 +209,9 @@ def _against_file(
         differences += [
             replace(d, site=recording.prefix + d.site) for d in report.comparison.differences
         ]
-        missing |= {
-            site[8:]: None for site in got if site not in recording.arrays and site[:5] == "layer"
-        }
+        ours = [site for site in site_names(raw.n_layer) if site in got and site not in WAYS]
+        missing |= dict.fromkeys(missing_sites(ours, recording.arrays))
+        notes |= dict.fromkeys(report.notes)
         diagnoses += report.diagnoses if not diagnoses else []
     lacks = [f"not in the file: {', '.join(missing)}"] if missing and not logits_only else []
     strange = [f"in the file, but no site: {', '.join(unknown)}"] if unknown else []
@@ -218,5 +221,5 @@ def _against_file(
         Comparison(tuple(differences)),
         tuple(diagnoses),
         parameter_faults(model, partial(held_as, raw)),
-        (*lacks, *strange),
+        (*notes, *lacks, *strange),
     )

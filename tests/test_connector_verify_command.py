@@ -160,7 +160,9 @@ def test_unknown_names_are_listed_with_the_one_that_was_meant(
     np.savez(file, **arrays)
     code, out, _ = run(folder, "--against", file)
     assert code == 0
-    assert "layer0.ln_1 (did you mean layer00.ln_1?)" in out and "not in the file: ln_1" in out
+    assert (
+        "layer0.ln_1 (did you mean layer00.ln_1?)" in out and "not in the file: layer00.ln_1" in out
+    )
 
 
 @pytest.mark.parametrize(
@@ -175,6 +177,8 @@ def test_unknown_names_are_listed_with_the_one_that_was_meant(
         (["FOLDER", "--record", "file.txt"], "wanted FILE.npz"),
         (["FOLDER", "--image", "text.npz"], "no picture that can be read"),
         (["FOLDER", "--image", "none.png"], "none.png"),
+        (["FOLDER", "--image", "cut.png"], "cut.png is no picture that can be read"),
+        (["FOLDER", "--image", "huge.png"], "huge.png is no picture that can be read"),
         (["FOLDER", "--gelu", "exact"], "says quick_gelu=True"),
         (["FOLDER", "--against", "golden", "--file", "x=y"], "no figure 'x' takes a file"),
         (["FOLDER", "--against", "golden", "--file", "x"], "wanted FIGURE=PATH"),
@@ -192,6 +196,10 @@ def test_what_cannot_run_is_exit_code_2_and_one_line(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GPT2_SCRATCH_CACHE", str(tmp_path / "cache"))
     Path("text.npz").write_text("no archive")
+    Image.new("RGB", (50, 40)).save("huge.png")
+    Path("cut.png").write_bytes(Path("huge.png").read_bytes()[:60])
+    if "huge.png" in words:
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 900)  # Pillow refuses twice as many
     code, out, err = run(*[str(folder) if word == "FOLDER" else word for word in words])
     assert (code, out) == (2, "") and message in err and err.count("\n") == 1, err
 

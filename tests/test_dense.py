@@ -175,6 +175,8 @@ def test_states_of_another_tower_are_refused():
         {"dropout": 1.0},
         {"out": 0},
         {"vision_width": 2.5},
+        {"depth": 2.5},
+        {"depth": "24"},
     ],
 )
 def test_a_wrong_config_says_which_value(wrong):

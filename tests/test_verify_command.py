@@ -116,7 +116,9 @@ def test_unknown_names_are_listed_with_the_one_that_was_meant(
     np.savez(file, **arrays)
     code, out, _ = run(folder, "--against", file)
     assert code == 0
-    assert "layer0.ln_1 (did you mean layer00.ln_1?)" in out and "not in the file: ln_1" in out
+    assert (
+        "layer0.ln_1 (did you mean layer00.ln_1?)" in out and "not in the file: layer00.ln_1" in out
+    )
 
 
 @pytest.mark.parametrize(

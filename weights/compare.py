@@ -47,7 +47,8 @@ class Difference:
 
     @property
     def passed(self) -> bool:
-        return self.relative <= self.allowed
+        # Where the right numbers overflow, rounding may do anything; NaN is wrong nonetheless.
+        return self.relative <= self.allowed and not math.isinf(self.relative)
 
     @property
     def jumped(self) -> bool:
@@ -120,7 +121,7 @@ def errors(
         raise ValueError(f"{site} is {a.shape}, wanted {b.shape}. Give it in the wanted shape.")
     if a.size == 0:
         return 0.0, 0.0
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         far, size = np.abs(a - b), np.abs(b)
     if not np.isfinite(far.max()):  # slower, and hardly ever needed
         far = np.where(a == b, 0.0, np.nan_to_num(far, nan=np.inf, posinf=np.inf))
@@ -130,7 +131,7 @@ def errors(
     rows, worst = (x.max(axis=axes) if b.ndim else x for x in (size, far))
     # A row that is next to nothing (all of it cancelled) is measured by the whole array.
     rows = np.maximum(rows, 1e-3 * rows.max())
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         relative = np.where(worst == 0.0, 0.0, worst / rows)
     return float(worst.max()), float(relative.max())
 
@@ -149,7 +150,7 @@ def compare(
     differences: list[Difference] = []
     for site in order:
         if site in got and site in wanted:
-            limit = allowed if isinstance(allowed, float) else allowed[site]
+            limit = allowed[site] if isinstance(allowed, Mapping) else allowed
             far = errors(got[site], wanted[site], site)
             differences.append(Difference.after(differences, site, far, limit))
     return Comparison(
@@ -199,11 +200,13 @@ class Explanation:
     """Mistakes that, made together, give the numbers that were got.
 
     Each step holds the names that do equally well; `until` is the first site that they all leave
-    unexplained, None when there is none. `steps` is empty where nothing was found.
+    unexplained, None when there is none. `steps` is empty where nothing was found. `note`: what
+    else is to be said, in words.
     """
 
     steps: tuple[tuple[str, ...], ...] = ()
     until: str | None = None
+    note: str = ""
 
 
 def follow(got: Mapping[str, Array], walk: Walk, allowed: Mapping[str, float]) -> Match:
@@ -221,7 +224,7 @@ def follow(got: Mapping[str, Array], walk: Walk, allowed: Mapping[str, float]) -
             agreed = set(order[: order.index(site)])
         fits = got[site].shape == array.shape
         relative = errors(got[site], array, site)[1] if fits else math.inf
-        if relative > allowed[site]:
+        if relative > allowed[site] or math.isinf(relative):
             break
         agreed.add(site)
         total, count = total + relative, count + 1
@@ -233,26 +236,32 @@ def follow(got: Mapping[str, Array], walk: Walk, allowed: Mapping[str, float]) -
 def explain(
     got: Mapping[str, Array],
     walk: Callable[[tuple[str, ...]], Walk],
-    names: Callable[[str], Iterable[str]],
+    names: Callable[[tuple[str, ...], str | None, str], Iterable[Iterable[str]]],
     allowed: Mapping[str, float],
     allowed_with: Callable[[tuple[str, ...]], Mapping[str, float]] | None = None,
     most: int = 3,
 ) -> Explanation:
     """The mistakes, at most so many, under which a reference gives what was got.
 
-    `walk(chosen)` runs the reference with these mistakes; `names(site)` are those worth trying
-    where `site` is the first to differ. Each step takes what leads furthest along the sites.
-    `allowed_with(chosen)`: what rounding may do with these, which can be more than without.
+    `walk(chosen)` runs the reference with these; `names(chosen, before, site)` are worth trying as
+    well where `before` is the last that agrees, `site` the next: in groups, until one explains all.
+    Each step leads furthest. `allowed_with(chosen)`: what rounding may do with these, maybe more.
     """
     chosen: tuple[str, ...] = ()
     steps: list[tuple[str, ...]] = []
     now = follow(got, walk(()), allowed)
+    order = [site for site in allowed if site in got]
     while now.until is not None and len(steps) < most:
-        found = {
-            name: follow(got, walk((*chosen, name)), allowed)
-            for name in names(now.until)
-            if name not in chosen
-        }
+        found: dict[str, Match] = {}
+        before = order[now.reach - 1] if now.reach else None
+        for group in names(chosen, before, now.until):
+            found |= {
+                name: follow(got, walk((*chosen, name)), allowed)
+                for name in group
+                if name not in chosen
+            }
+            if any(match.until is None for match in found.values()):
+                break
         furthest = max((match.reach for match in found.values()), default=0)
         if furthest <= now.reach:
             break

@@ -31,8 +31,9 @@ def evaluating(module: nn.Module) -> Iterator[None]:
 
 
 def as_array(value: Any, site: str) -> Array:
-    """A tensor, the first of a tuple, or an output with `.logits`, as numpy has it."""
+    """A tensor, the first of a tuple, or the `logits` of an output or dict, as numpy has it."""
     value = getattr(value, "logits", value)
+    value = value.get("logits", value) if isinstance(value, dict) else value
     if isinstance(value, tuple | list) and value:
         value = value[0]
     if not isinstance(value, torch.Tensor):
@@ -62,6 +63,14 @@ def spread(sites: Sites, layers: int) -> dict[str, Place]:
             else:
                 every[name] = place
     return every
+
+
+def silent(sites: Sites, layers: int, got: Mapping[str, Any]) -> list[str]:
+    """A line about the sites that were asked for and never came: their modules did not run."""
+    lacks = [site for site in spread(sites, layers) if site not in got]
+    more = f" and {len(lacks) - 4} more" * (len(lacks) > 4)
+    told = f"nothing came of {', '.join(lacks[:4])}{more}: the modules that you named did not run"
+    return [told] * bool(lacks)
 
 
 def submodule(module: nn.Module, path: str, site: str) -> tuple[nn.Module, bool]:

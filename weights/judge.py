@@ -13,13 +13,14 @@ from torch import nn
 from weights.compare import Array, Comparison, Difference, errors, limits, only
 from weights.diagnose import Lore, Reference, diagnose, rounded
 from weights.recording import fit
-from weights.rounding import KEPT
+from weights.rounding import KEPT, stored_as
 from weights.verdict import Diagnosis, Report
 
 THIS = "this model"
 REFERENCE = "a reference of its own, in plain numpy and float64, which reads the files itself"
 
 
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")  # of numbers that are too large
 def judge(
     lore: Lore,
     exact: Reference,
@@ -49,7 +50,7 @@ def judge(
             try:
                 arrays[site] = fit(arrays[site], right.shape, site, side)
             except ValueError as error:
-                if not lore.resizing:
+                if not (lore.resizing and site.endswith(lore.resized)):
                     raise
                 misfit, far = misfit or error, (math.inf, math.inf)
         wanted = right if theirs is None else sides[name].get(site)
@@ -64,7 +65,13 @@ def judge(
         found = diagnose(lore, exact, rough, known, allowed)
         if found.steps or found.until:
             hint = "" if found.steps else lore.hints.get(found.until or "", "")
-            diagnoses.append(Diagnosis(whose, found.steps, found.until, hint, lore.says))
+            note = found.note or hint
+            if whose != THIS and not (found.steps or note):
+                kind = stored_as(exact.samples())
+                note = f"This checkpoint's weights are in {kind}; are these of finer ones?" * bool(
+                    kind
+                )
+            diagnoses.append(Diagnosis(whose, found.steps, found.until, note, lore.says))
     if misfit and not any(set(d.names) & set(lore.resizing) for d in diagnoses):
         raise misfit
     against = REFERENCE if theirs is None else name
@@ -83,9 +90,17 @@ def parameter_faults(
     for name, parameter in module.named_parameters():
         theirs, array = held(name)
         wanted = torch.from_numpy(np.ascontiguousarray(array)).to(parameter.dtype)
-        if parameter.shape != wanted.shape or not torch.equal(parameter.detach().cpu(), wanted):
+        ours = parameter.detach().cpu()
+        same = ours.shape == wanted.shape
+        if not same or not torch.allclose(ours, wanted, rtol=0, atol=0, equal_nan=True):
             faults.append(f"Parameter {name} is not what the file holds as {theirs}.")
-    return tuple(faults)
+    return (*faults, *not_finite(module))
+
+
+def not_finite(module: nn.Module) -> tuple[str, ...]:
+    """A line for each parameter that holds NaN or infinity, of which nothing right can come."""
+    names = [name for name, p in module.named_parameters() if not p.isfinite().all()]
+    return tuple(f"Parameter {name} holds NaN or infinity." for name in names)
 
 
 def describe(module: nn.Module, folder: Path) -> str:

@@ -148,3 +148,8 @@ def no_residual(around: str) -> Callable[..., Array]:
 
 def as_strings(layers: int) -> list[int]:
     return sorted(range(layers), key=str)  # 0, 1, 10, 11, 2, ...
+
+
+def as_strings_before(layers: int) -> list[int]:
+    """The right order of blocks that were saved in that of `as_strings`."""
+    return [as_strings(layers).index(layer) for layer in range(layers)]

@@ -31,9 +31,10 @@ def check_name(path: Path) -> None:
 def read_arrays(path: Path) -> dict[str, Array]:
     """Every array of an .npz; never a pickled object."""
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise ValueError("one array, not an archive of several")
+        file = np.load(path, allow_pickle=False)
+        if not isinstance(file, np.lib.npyio.NpzFile):
+            raise ValueError("one array, not an archive of several")
+        with file:
             return {name: file[name] for name in file.files}
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} does not exist. Check the path.") from None
@@ -41,6 +42,25 @@ def read_arrays(path: Path) -> dict[str, Array]:
         raise ValueError(
             f"{path} is no .npz of plain arrays ({error}). Write it with numpy.savez."
         ) from None
+
+
+def check_numbers(arrays: Mapping[str, Array], path: Path) -> None:
+    """ValueError where one of these sites holds something else than real numbers."""
+    for site, array in arrays.items():
+        if array.dtype.kind not in "fiu":
+            raise ValueError(
+                f"{path}: {site} is {array.shape} of {array.dtype}, wanted real numbers. Record it"
+                " again."
+            )
+
+
+def missing_sites(names: Iterable[str], got: Iterable[str]) -> list[str]:
+    """The `names` that are not in `got`; of what every block lacks the last word alone."""
+    names, got = list(names), set(got)
+    lacks = [site for site in names if site not in got]
+    there = {site.partition(".")[2] for site in names if site in got}
+    kinds = {site: site.partition(".")[2] for site in lacks}
+    return list(dict.fromkeys(k if k and k not in there else site for site, k in kinds.items()))
 
 
 def prefixes(names: Iterable[str], given: str) -> Iterator[str]:
@@ -67,7 +87,11 @@ def fit(array: Array, shape: tuple[int, ...], site: str, source: str) -> Array:
     if array.ndim == len(shape) - 1 and shape[0] == 1:
         array = array[None]
     if array.ndim == 4 and len(shape) == 3 and site[-2:] in (".q", ".k", ".v"):
-        array = np.moveaxis(array, 1, 2).reshape(*array.shape[0:3:2], -1)  # (B, T, C)
+        b, t, c = shape
+        if array.shape[::2] == (b, t) and array.size == b * t * c:  # (B, H, T, D)
+            array = np.moveaxis(array, 1, 2).reshape(shape)
+        elif array.shape[:2] == (b, t) and array.size == b * t * c:  # (B, T, H, D)
+            array = array.reshape(shape)
     if array.shape != shape:
         raise ValueError(
             f"{source}: {site} is {array.shape}, wanted {shape}. `--record FILE.npz` writes an"

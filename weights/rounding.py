@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
@@ -15,6 +15,21 @@ def rounded(x: Array, kept: int) -> Array:
     """To so many bits after the leading one, halves to even."""
     fraction, exponent = np.frexp(x)
     return np.ldexp(np.rint(fraction * 2.0 ** (kept + 1)), exponent - kept - 1).astype(x.dtype)
+
+
+def to_float16(x: Array) -> Array:
+    """To the numbers that float16 has, the smallest too."""
+    with np.errstate(over="ignore"):
+        return x.astype(np.float16).astype(x.dtype)
+
+
+def stored_as(tensors: Iterable[Array]) -> str | None:
+    """The 16-bit type that all of these went through, if one is that coarse."""
+    tensors = list(tensors)
+    for name, kept in KEPT.items():
+        if all(np.array_equal(rounded(tensor, kept), tensor) for tensor in tensors):
+            return name
+    return None
 
 
 def coarseness(got: Array, exact: Array) -> str | None:
@@ -39,9 +54,9 @@ def same_size(
     def size(array: Array, right: Array) -> float:
         if array.shape != right.shape:
             return np.inf
-        with np.errstate(invalid="ignore"):
+        with np.errstate(invalid="ignore", over="ignore"):
             far = np.nan_to_num(array - right)
-        return float(np.sqrt(np.square(far).mean()))
+            return float(np.sqrt(np.square(far).mean()))
 
     sizes = {site: size(got[site], right) for site, right in exact() if site in got}
 

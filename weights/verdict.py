@@ -29,11 +29,12 @@ class Figure:
 class Diagnosis:
     """Whose numbers are wrong, and the mistakes that, made together, give them.
 
-    The names in one step do equally well. `says` is the fact that each of them gets wrong.
+    The names in one step do equally well. `says` is the fact that each of them gets wrong; `note`
+    stands where no reference gives these very numbers.
     """
 
     whose: str
-    steps: tuple[tuple[str, ...], ...] = ()  # name, or name@block where it is made in one alone
+    steps: tuple[tuple[str, ...], ...] = ()  # name, or name@3, name@ln_f where it is there alone
     until: str | None = None  # the first site that they leave unexplained
     note: str = ""
     says: Mapping[str, str] = field(default_factory=dict, compare=False)
@@ -47,21 +48,27 @@ class Diagnosis:
         lines = []
         for step in self.steps:
             told = [name.partition("@") for name in step]
-            where = [n + (f" (in block {block} alone)" if block else "") for n, _, block in told]
+            where = [n + (f" (in {_place(at)} alone)" if at else "") for n, _, at in told]
             lines.append(f"Why, in {self.whose}: {', or as likely '.join(where)}.")
             lines += [f"    {self.says[n]}" for n, _, _ in told if n in self.says]
-        if self.steps and self.until is None:
+        if self.steps and self.until is None and not self.note:
             made = "Both" if len(self.steps) == 2 else "All" if len(self.steps) > 2 else ""
             lines.append(f"    {made} {'m' if made else 'M'}ade on purpose in a reference".lstrip())
             lines[-1] = f"    {lines[-1].strip()}: the same numbers."
-        elif self.steps:
+        elif self.steps and self.until:
             lines.append(f"    From {self.until} on something else is wrong as well.")
+        elif self.note and not self.steps:
+            return f"Why, in {self.whose}: {self.note}"
         elif not self.note:
             lines.append(
                 f"Why, in {self.whose}: none of the {len(self.says)} known mistakes gives these"
                 " numbers. Is it the same checkpoint on both sides?"
             )
         return "\n".join([*lines, *([f"    {self.note}"] if self.note else [])])
+
+
+def _place(at: str) -> str:
+    return f"block {at}" if at.isdigit() else "the blocks" if at == "blocks" else at
 
 
 @dataclass(frozen=True)

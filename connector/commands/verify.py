@@ -76,9 +76,11 @@ class Verify:
             try:
                 with Image.open(path) as picture:
                     pictures.append(picture.convert("RGB"))
-            except Image.UnidentifiedImageError:
+            except FileNotFoundError:
+                raise
+            except (OSError, Image.DecompressionBombError) as error:
                 raise ValueError(
-                    f"{path} is no picture that can be read. Choose another."
+                    f"{path} is no picture that can be read ({error}). Choose another."
                 ) from None
         return pictures
 

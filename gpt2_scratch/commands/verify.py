@@ -34,7 +34,7 @@ class Verify:
     """Write this model's own sites to a file, to compare others with; nothing is compared then.
     It holds `tokens` (B, T) and one array a site: logits (B, T, V), layer00.ln_1 (B, T, C), ..."""
     logits_only: bool = False
-    """Only the logits, where there is nothing else; a mistake is then named, but not located."""
+    """Only the logits, where there is nothing else; less can then be said of where a mistake is."""
     tokens: tuple[int, ...] = ()
     """The ids to run the model on; two rows from all over the vocabulary where not given."""
     file: Annotated[tuple[str, ...], tyro.conf.arg(metavar="FIGURE=PATH")] = ()
