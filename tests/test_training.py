@@ -10,6 +10,7 @@ from torch import nn
 
 from gpt2_scratch.model import GPT2
 from gpt2_scratch.training import checkpoint
+from gpt2_scratch.training.log import Table
 from gpt2_scratch.training.loop import TrainingConfig, begin, train, train_step
 from gpt2_scratch.training.loss import next_token_loss
 from gpt2_scratch.training.optim import build_optimizers, parameter_groups, rate_at
@@ -62,6 +63,13 @@ def test_a_checkpoint_and_log_of_an_earlier_version_are_taken_up(tmp_path):
     with log.open() as file:
         assert len(list(csv.DictReader(file, strict=True))) == 12
     assert all(line.count(",") == 3 for line in log.read_text().splitlines())
+
+
+def test_each_row_of_the_log_can_be_read_at_once(tmp_path):
+    with Table(tmp_path / "log.csv", ("step", "loss"), 0) as table:
+        for step in (1, 2):
+            table.write({"step": step, "loss": 0.5})
+            assert len((tmp_path / "log.csv").read_text().splitlines()) == 1 + step
 
 
 def test_another_runs_checkpoint_is_refused(tmp_path):

@@ -30,7 +30,8 @@ class Table:
         with replacing(path) as temporary:
             table = "".join(",".join(row) + "\n" for row in [self.columns, *kept])
             temporary.write_text(table, "utf-8")
-        self.file: TextIO = path.open("a", encoding="utf-8", newline="")
+        # A row at a time, so that it can be watched while it grows.
+        self.file: TextIO = path.open("a", encoding="utf-8", newline="", buffering=1)
         self.writer = csv.DictWriter(
             self.file, self.columns, extrasaction="ignore", lineterminator="\n"
         )
