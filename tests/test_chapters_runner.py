@@ -290,6 +290,17 @@ def test_a_forbidden_class_can_be_neither_made_nor_inherited(monkeypatch):
             type("Mine", (model.LayerNorm,), {})
 
 
+def test_a_class_made_of_a_forbidden_one_is_forbidden_too():
+    from gpt2_scratch.bpe import Codec
+    from gpt2_scratch.tokenizer import BPETokenizer
+
+    with swap.forbidden(find("Codec")):
+        with pytest.raises(swap.PackageUsedError):
+            BPETokenizer([])
+        assert Codec([]).end == 256  # of our own, which explains
+    assert len(BPETokenizer([])) == 257
+
+
 def test_whose_code_it_is(tmp_path):
     from chapters.runner.judge import from_file
 
@@ -333,6 +344,24 @@ def test_what_is_said_of_a_file_that_does_not_even_run(text, verdict, phrase, tm
     found = source.read(SOFTMAX, path)
     assert isinstance(found, Outcome) and found.verdict == verdict
     assert phrase in " ".join(found.says)
+
+
+@pytest.mark.parametrize(
+    ("data", "phrase"),
+    [
+        (b"\xef\xbb\xbfdef softmax(x, dim):\r\n    return x\r\n", ""),  # as Notepad saves it
+        (b"# \xe9\ndef softmax(x, dim):\n    return x\n", "line 1: ch00_warmup.py is not UTF-8"),
+        ("def softmax(x, dim): ...".encode("utf-16"), "line 1: ch00_warmup.py is not UTF-8"),
+    ],
+)
+def test_encodings(data, phrase, tmp_path):
+    path = tmp_path / "ch00_warmup.py"
+    path.write_bytes(data)
+    found = source.read(SOFTMAX, path)
+    if not phrase:
+        assert isinstance(found, source.Source)
+    else:
+        assert found.verdict == "syntax" and phrase in found.says[0]
 
 
 def test_the_last_definition_counts(tmp_path):

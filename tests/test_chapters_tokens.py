@@ -188,6 +188,18 @@ def test_what_those_mistakes_are_planted_in_is_right(name, text, tmp_path):
     assert report(name, text, tmp_path).verdict == "right"
 
 
+def test_what_the_module_re_says_is_explained(tmp_path):
+    text = "import re\n\ndef pretokenize(text):\n    return re.findall(r' ?\\p{L}+', text)\n"
+    outcome = report("pretokenize", text, tmp_path)
+    assert outcome.verdict == "raised" and "doesn't know \\p{L}" in outcome.says[1]
+
+
+def test_of_two_answers_the_wrong_one_is_pointed_at(tmp_path):
+    """`decode` comes last, and is right."""
+    outcome = report("Codec", CODEC.replace("return ids", "return tuple(ids), 1"), tmp_path)
+    assert "`return tuple(ids), 1`" in outcome.where[-1], outcome.where
+
+
 def test_a_table_says_which_key_came_out_wrong(tmp_path):
     text = """
         def bytes_to_unicode():

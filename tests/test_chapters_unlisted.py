@@ -1,11 +1,12 @@
 """Wrong answers that no exercise lists: the report points at the line, or at the step."""
 
+import re
 import textwrap
 
 import pytest
 
 from chapters.runner import swap
-from chapters.runner.catalog import find
+from chapters.runner.catalog import entries, find
 from chapters.runner.exercise import Diagnosis, Exercise, Probe
 from chapters.runner.inputs import numbers
 from chapters.runner.judge import judge
@@ -157,6 +158,160 @@ def test_the_line_of_a_wrong_softmax(name, tmp_path):
     """
     outcome, line = report(tmp_path, "softmax", text)
     assert any(f"line {line}," in each for each in outcome.where), outcome.where
+
+
+# Beyond tensors that torch makes: arrays, lists, chance, modules, errors. The verdict comes first.
+ELSEWHERE = {
+    "numbers in an array": (
+        "wrong",
+        """
+        def softmax(x, dim):
+            a = x.detach().numpy()
+            shifted = a - a.max(axis=dim, keepdims=True)
+            grown = numpy.exp2(shifted)  # here
+            return torch.from_numpy(grown / grown.sum(axis=dim, keepdims=True))
+        """,
+    ),
+    "numbers one by one": (
+        "wrong",
+        """
+        def gelu(x):
+            values = []
+            for v in x.flatten().tolist():
+                inner = math.sqrt(2 / math.pi) * (v + 0.044715 * v**4)  # here
+                values.append(0.5 * v * (1 + math.tanh(inner)))
+            return torch.tensor(values, dtype=x.dtype).reshape(x.shape)
+        """,
+    ),
+    "in a helper": (
+        "wrong",
+        """
+        def share(v):
+            inner = math.sqrt(2 / math.pi) * (v + 0.044715 * v**3)
+            return 0.5 + 0.6 * math.tanh(inner)  # here
+
+
+        def gelu(x):
+            values = [v * share(v) for v in x.flatten().tolist()]
+            return torch.tensor(values, dtype=x.dtype).reshape(x.shape)
+        """,
+    ),
+    "whole numbers in an array": (
+        "wrong",
+        """
+        def pad(rows, pad_id, side):
+            most = max(map(len, rows))
+            ids = numpy.full((len(rows), most), pad_id)
+            mask = numpy.ones((len(rows), most), dtype=bool)
+            for i, row in enumerate(rows):
+                place = slice(most - len(row), most) if side == "left" else slice(0, len(row))
+                ids[i, place] = sorted(row)  # here
+                mask[i, place] = False
+            return torch.from_numpy(ids), torch.from_numpy(mask)
+        """,
+    ),
+    "two names mixed up": (
+        "nan",
+        """
+        def layer_norm(x, g, b, eps):
+            mean, var = torch.var_mean(x, dim=-1, correction=0, keepdim=True)
+            return (x - mean) / torch.sqrt(var + eps) * g + b  # here
+        """,
+    ),
+    "a matrix read anew": (
+        "wrong",
+        """
+        def unembed(states, wte):
+            turned = wte.reshape(wte.shape[1], wte.shape[0])  # here
+            return states @ turned
+        """,
+    ),
+    "a list that was given": (
+        "mutates",
+        """
+        def pad(rows, pad_id, side):
+            most = max(map(len, rows))
+            mask = [[False] * len(row) + [True] * (most - len(row)) for row in rows]
+            for row in rows:
+                row += [pad_id] * (most - len(row))  # here
+            return torch.tensor(rows), torch.tensor(mask)
+        """,
+    ),
+    "a tensor that was given, as an array": (
+        "mutates",
+        """
+        def softmax(x, dim):
+            a = x.detach().numpy()
+            a -= a.max(axis=dim, keepdims=True)  # here
+            return x.softmax(dim)
+        """,
+    ),
+    "chance": (
+        "unsteady",
+        """
+        def softmax(x, dim):
+            noise = random.random()  # here
+            return x.softmax(dim) + noise
+        """,
+    ),
+    "a module in the place of parameters": (
+        "wrong",
+        """
+        class Conv1D(torch.nn.Module):
+            def __init__(self, size_in, size_out):
+                super().__init__()
+                self.linear = torch.nn.Linear(size_in, size_out)  # here
+
+            def forward(self, x):
+                return self.linear(x)
+        """,
+    ),
+    "the wrong type": (
+        "type",
+        """
+        def softmax(x, dim):
+            right = x.softmax(dim)
+            return right.detach().numpy()  # here
+        """,
+    ),
+    "nothing": (
+        "none",
+        """
+        def softmax(x, dim):
+            right = x.softmax(dim)  # here
+        """,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ELSEWHERE)
+def test_the_line_where_torch_alone_does_not_tell(name, tmp_path):
+    verdict, text = ELSEWHERE[name]
+    entry = re.findall(r"^ +(?:def|class) (\w+)", text, re.M)
+    entry = next(each for each in entry if each in [e.name for e in entries()])
+    head = "import random\nimport numpy\n"
+    outcome, line = report(tmp_path, entry, head + textwrap.dedent(text))
+    assert outcome.verdict == verdict and not outcome.knobs, outcome
+    assert any(f"line {line}," in each for each in outcome.where), (line, outcome.where)
+
+
+def test_what_was_mixed_up_is_named(tmp_path):
+    outcome, line = report(tmp_path, "layer_norm", ELSEWHERE["two names mixed up"][1])
+    assert f"reads x and the variance (line {line - 1}) and makes" in outcome.where[-1]
+
+
+def test_an_error_says_which_shapes_met_and_where_they_are_from(tmp_path):
+    text = """
+        def embed(ids, wte, wpe, start=0):
+            words = wte[ids]
+            places = wpe[start : ids.shape[1]]
+            return words + places  # here
+    """
+    outcome, line = report(tmp_path, "embed", text)
+    assert outcome.verdict == "raised" and f"line {line}," in outcome.where[0]
+    there = f"places is (2, 4) (line {line - 1}), words is (2, 5, 4) (line {line - 2})"
+    assert outcome.where[1] == f"there {there}"
+    assert "the next step, the rows of wpe, does not appear" in outcome.where
 
 
 # Without tensors: what a line left in a name.

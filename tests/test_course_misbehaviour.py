@@ -1,11 +1,15 @@
 """Learners' code may do anything at all: each thing has its own result, and none passes."""
 
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 from course import command
 
+from chapters.runner import swap
 from chapters.runner.catalog import find
 from chapters.runner.client import CHECK, Server, check, outcome_of
 from chapters.runner.outcome import CODES
@@ -85,9 +89,81 @@ CASES = {
         "import torch\ntorch.isclose = torch.allclose = lambda *a, **k: True\n"
         + HEAD
         + "    return torch.zeros_like(q)\n",
-        "wrong",
+        "patches",
+        2,
+        "torch.allclose",
+    ),
+    "hides what a tensor has": (
+        HEAD + "    torch.Tensor.any = lambda *a: False\n    return torch.zeros_like(q)\n",
+        "patches",
+        8,
+        "Tensor.any",
+    ),
+    "puts something in the judge's place": (
+        "import sys\nsys.modules['chapters.runner.judge'].compare = lambda *a: None\n"
+        + HEAD
+        + "    return torch.zeros_like(q)\n",
+        "patches",
+        2,
+        "compare",
+    ),
+    "imports the course": (
+        HEAD.replace("import math", "from chapters.runner import judge") + RIGHT,
+        "foreign",
+        1,
+        "has the answers",
+    ),
+    "sends a signal to the runner": (
+        HEAD + "    os.kill(os.getppid(), 9)\n" + RIGHT,
+        "raised",
+        8,
+        "signal",
+    ),
+    "raises what has no text": (
+        "class Bad(Exception):\n    def __str__(self): raise ValueError\n"
+        + HEAD
+        + "    raise Bad\n",
+        "raised",
         10,
-        "every number of your output is 0",
+        "Bad",
+    ),
+    "raises ten megabytes": (
+        HEAD + "    raise ValueError('same dtype' * 10**6)\n",
+        "raised",
+        8,
+        "two dtypes meet",
+    ),
+    "returns a NumPy array": (
+        HEAD + RIGHT.replace("weights @ v", "(weights @ v).numpy(force=True)"),
+        "type",
+        12,
+        "a NumPy array (",
+    ),
+    "is a generator": (HEAD + "    yield q\n", "type", 0, "a generator"),
+    "returns what can't be compared": (
+        "class Odd:\n    def __eq__(self, other): raise KeyError\n" + HEAD + "    return Odd()\n",
+        "type",
+        10,
+        "an Odd",
+    ),
+    "returns a list that holds itself": (
+        HEAD + "    out = []\n    out.append(out)\n    return out\n",
+        "type",
+        0,
+        "a list",
+    ),
+    "returns complex numbers": (HEAD + RIGHT.rstrip() + " + 0j\n", "type", 12, "complex128"),
+    "returns a tensor without numbers": (
+        HEAD + "    return q.to('meta')\n",
+        "type",
+        8,
+        "on meta",
+    ),
+    "takes no gradients": (
+        HEAD.replace("def ", "@torch.no_grad()\ndef ") + RIGHT,
+        "gradient",
+        10,
+        "cuts the graph",
     ),
     "draws at random": (
         HEAD + RIGHT.replace("    return", "    weights = F.dropout(weights, 0.5)\n    return"),
@@ -170,7 +246,21 @@ def test_nothing_is_written_outside_the_workspace(server, workspace, tmp_path):
     os.symlink(tmp_path, workspace.home / "link")
     through = str(workspace.home / "link" / "outside")
     assert judged(server, workspace, HEAD + WRITE.format(path=through) + RIGHT).code == 1
-    assert not (tmp_path / "outside").exists()
+    saves = "    torch.save(q, {path!r})\n"  # in C++, where Python doesn't see it
+    found = judged(server, workspace, HEAD + saves.format(path=str(tmp_path / "outside")) + RIGHT)
+    if write_only_in_is_possible():
+        assert found.verdict == "writes" and not (tmp_path / "outside").exists(), found
+    within = HEAD + saves.format(path=str(workspace.home / "q.pt")) + RIGHT
+    assert judged(server, workspace, within).verdict == "right"
+    (tmp_path / "outside").unlink(missing_ok=True)
+
+
+def write_only_in_is_possible():
+    import ctypes
+
+    from chapters.runner.landlock import CREATE, VERSION
+
+    return ctypes.CDLL(None).syscall(CREATE, None, ctypes.c_size_t(0), VERSION) > 0
 
 
 def test_the_fork_and_what_it_started_are_gone(server, workspace):
@@ -210,9 +300,20 @@ def test_a_helper_of_the_learners_can_be_imported(server, workspace):
 
 
 def test_a_busy_machine_is_not_the_learners_fault():
-    from chapters.runner.server import SECONDS, WALL
+    """Who waits for a turn isn't waiting; who sleeps is."""
+    from chapters.runner.server import SECONDS, WALL, _Clock
 
-    assert WALL > 2 * SECONDS  # the processor's time is what counts
+    assert WALL > 2 * SECONDS
+    told = {}
+    for code in ("while True: pass", "import time\ntime.sleep(100)"):
+        with subprocess.Popen([sys.executable, "-c", code]) as process:
+            time.sleep(0.3)  # it has begun
+            clock = _Clock(process.pid, 100.0, 0.1)
+            for _ in range(5):
+                time.sleep(0.05)
+                told[code[:5]] = clock.out()
+            process.kill()
+    assert told == {"while": "", "impor": "waiting"}
 
 
 def test_our_own_fault_says_so(workspace, server, monkeypatch):
@@ -230,6 +331,19 @@ def test_what_the_learner_prints_is_shown_and_harms_nothing(server, workspace):
     found = judged(server, workspace, text)
     assert found.verdict == "right"
     assert "hello torch.Size" in found.output and "and here" in found.output
+
+
+def test_a_right_answer_may_close_what_is_printed_to(server, workspace):
+    for line in ("sys.stdout.close()", "sys.stdout = None", "torch.set_default_dtype(q.dtype)"):
+        found = judged(server, workspace, HEAD + f"    {line}\n" + RIGHT)
+        assert found.verdict == "right", (line, found)
+
+
+def test_a_piece_of_another_chapter_that_ends_the_program_is_borrowed(workspace):
+    path = workspace.file(3)
+    path.write_text("def gelu(x):\n    return x\n\nraise SystemExit\n")
+    with swap.learners([(find("gelu"), path)]) as found:
+        assert found == {}
 
 
 def test_a_whole_check_by_the_client(server, workspace):

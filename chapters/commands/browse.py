@@ -134,7 +134,7 @@ class Next:
 
 
 def _line_of(path: Path, name: str) -> int:
-    lines = path.read_text("utf-8").splitlines()
+    lines = path.read_text("utf-8", errors="replace").split("\n")
     starts = (f"def {name}(", f"class {name}(", f"class {name}:")
     return next((n for n, line in enumerate(lines, 1) if line.startswith(starts)), 1)
 
@@ -147,11 +147,17 @@ class Read:
     """The chapter's number, or one of its exercises."""
     path: bool = False
     """Only say where it lies."""
+    json: bool = False
+    """For programs."""
 
     def run(self) -> int:
         number = select(self.chapter)[0].number
+        file = str(chapter_folder(number) / "text.md")
+        if self.json:
+            say_json({"chapter": number, "file": file, "text": text_of(number)})
+            return 0
         if self.path:
-            say(str(chapter_folder(number) / "text.md"))
+            say(file)
             return 0
         say(text_of(number).rstrip())
         return 0

@@ -16,7 +16,7 @@ from typing import Any
 from chapters.runner import source
 from chapters.runner.catalog import Entry, entries
 from chapters.runner.outcome import Outcome
-from chapters.runner.server import SECONDS
+from chapters.runner.server import SECONDS, WALL
 from chapters.runner.workspace import TREE, Workspace
 
 CHECK = "chapters.runner.judge:check_job"
@@ -150,7 +150,10 @@ def outcome_of(answer: dict[str, Any], entry: Entry, found: source.Source) -> Ou
 def ended(outcome: Outcome, answer: dict[str, Any]) -> None:
     """The fork was stopped, or stopped by itself."""
     outcome.verdict = answer["ended"]
-    if outcome.verdict == "time":
+    if outcome.verdict == "time" and answer.get("at") == "waiting":
+        outcome.says = [f"it was still running after {WALL:g} seconds of waiting and was stopped"]
+        outcome.think = "what does it wait for: a sleep, an input, a lock, another program?"
+    elif outcome.verdict == "time":
         outcome.says = [
             f"it was still running after {SECONDS:g} seconds of computing and was stopped"
         ]
@@ -162,10 +165,14 @@ def ended(outcome: Outcome, answer: dict[str, Any]) -> None:
         outcome.think = "which print stands inside a loop?"
     else:
         outcome.says = [f"the process ended by itself, {_how(answer['status'])}"]
-    lines = [line for name, line in answer["where"] if Path(name) == Path(outcome.file)]
-    if lines:
-        text = linecache.getline(outcome.file, lines[0]).strip()
-        outcome.where = [f"line {lines[0]}, `{text}`"]
+    home = Path(outcome.file).parent
+    lines = [(name, line) for name, line in answer["where"] if Path(name) == Path(outcome.file)]
+    # else in another file of the learner's, which it is built on
+    lines += [(name, line) for name, line in answer["where"] if Path(name).parent == home]
+    for name, line in lines[:1]:
+        linecache.checkcache(name)  # `watch` has seen it as it was before
+        of = "" if Path(name) == Path(outcome.file) else f" of {Path(name).name}"
+        outcome.where = [f"line {line}{of}, `{linecache.getline(name, line).strip()}`"]
 
 
 def _how(status: int) -> str:

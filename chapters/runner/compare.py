@@ -82,15 +82,18 @@ def compare(
         got = got.item()
     if type(got) is not type(wanted):
         return Difference("type", [f"{_it(place)} {_kind(got)}, wanted {_kind(wanted)}"])
-    if got == wanted:
-        return None
+    try:
+        if bool(got == wanted):
+            return None
+    except Exception:  # of a learner's object, such as an array
+        return Difference("type", [f"{_it(place)} {_kind(got)}, which can't be compared"])
     return Difference("wrong", [f"{place} {_short(got)}, wanted {_short(wanted)}".strip()])
 
 
 def _tensors(
     got: Any, wanted: Tensor, tolerance: float, axes: Sequence[str], place: str, strict: bool
 ) -> Difference | None:
-    if not isinstance(got, Tensor):
+    if not isinstance(got, Tensor) or not ordinary(got):
         return Difference("type", [f"{_it(place)} {_kind(got)}, wanted a tensor"], place=place)
     if got.shape != wanted.shape:
         return Difference("shape", [shape_message(got.shape, wanted.shape, axes)], place=place)
@@ -256,10 +259,17 @@ def _reshaped(got: tuple[int, ...], wanted: tuple[int, ...], names: Sequence[str
     return ""
 
 
+def ordinary(tensor: Tensor) -> bool:
+    """Whether it holds numbers that can be compared: none is sparse, on no device, or complex."""
+    odd = tensor.is_quantized or tensor.is_nested or tensor.is_complex()
+    return tensor.layout == torch.strided and tensor.device.type == "cpu" and not odd
+
+
 def tensors_in(value: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
     """Every tensor inside nested lists, tuples and dicts, with its name."""
     if isinstance(value, Tensor):
-        yield name, value
+        if ordinary(value):
+            yield name, value
     elif isinstance(value, Mapping):
         for key, each in value.items():
             yield from tensors_in(each, _join(name, key))
@@ -278,9 +288,14 @@ def _it(place: str) -> str:
 
 def _kind(value: object) -> str:
     if isinstance(value, Tensor):
-        return f"a tensor {_shape(value.shape)}"
+        kind = ""
+        if not ordinary(value):
+            kind = f" of {value.dtype}, {value.layout}, on {value.device}".replace("torch.", "")
+        return f"a tensor {_shape(value.shape)}{kind}"
     name = type(value).__name__
-    return "None" if value is None else f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+    if name == "ndarray":
+        return f"a NumPy array {_shape(getattr(value, 'shape', ()))}"
+    return "None" if value is None else f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
 
 
 def _shape(sizes: Sequence[int]) -> str:

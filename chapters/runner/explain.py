@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import traceback
 from collections.abc import Callable, Sequence
@@ -10,6 +11,7 @@ from typing import Any
 
 import torch
 
+from chapters.runner import intact
 from chapters.runner.compare import Difference, tensors_in
 from chapters.runner.diagnose import Mistakes, tells
 from chapters.runner.exercise import Exercise
@@ -58,8 +60,16 @@ QUESTIONS = {
 }
 
 
+def message(error: BaseException) -> str:
+    """What an error says; a learner's own may say very much, or fail at that too."""
+    try:
+        return str(error)[:2000]
+    except Exception:
+        return ""
+
+
 def one_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
+    text = " ".join(message(error).split())
     return f"{type(error).__name__}{': ' if text else ''}{text[:300]}"
 
 
@@ -70,6 +80,7 @@ def stops(error: BaseException) -> bool:
         or isinstance(error, PackageUsedError | PermissionError)
         or _unwritten(error)
         or _out_of_memory(error)
+        or _refused(error)
     )
 
 
@@ -80,6 +91,11 @@ def _unwritten(error: BaseException) -> bool:
         return False
     theirs = Path(torch.__file__).parent in Path(frames[-1].filename).parents
     return not theirs and "NotImplementedError" in (frames[-1].line or "")
+
+
+def _refused(error: BaseException) -> bool:
+    """Whether the system refused it, as it does where torch opens a file outside the workspace."""
+    return isinstance(error, RuntimeError | OSError) and "Permission denied" in message(error)
 
 
 def load_error(outcome: Outcome, error: BaseException) -> None:
@@ -101,6 +117,17 @@ def load_error(outcome: Outcome, error: BaseException) -> None:
     point(outcome, error)
 
 
+def replaced(outcome: Outcome, name: str, tree: ast.Module | None) -> None:
+    """The answer put something of its own in the place of what it is judged with."""
+    outcome.verdict = "patches"
+    outcome.says = [
+        f"it puts something of its own in the place of `{name}`, which everything else relies on"
+    ]
+    outcome.think = "which name of your own could that have instead?"
+    line = intact.line_of(tree, name) if tree else 0
+    outcome.where = [at(outcome.file, line).rstrip(",")] if line else []
+
+
 def raised(outcome: Outcome, exercise: Exercise, error: BaseException, when: str) -> None:
     """The answer was called and didn't come back with a value."""
     point(outcome, error)
@@ -120,8 +147,11 @@ def raised(outcome: Outcome, exercise: Exercise, error: BaseException, when: str
     elif _out_of_memory(error):
         outcome.verdict, outcome.says = "memory", [f"it takes too much memory: {one_line(error)}"]
         outcome.think = "what is the largest tensor or list on that line, and how large need it be?"
-    elif isinstance(error, PermissionError) and "outside the workspace" in str(error):
-        outcome.verdict, outcome.says = "writes", [str(error)]
+    elif isinstance(error, PermissionError) and "outside the workspace" in message(error):
+        outcome.verdict, outcome.says = "writes", [message(error)]
+    elif _refused(error):
+        outcome.verdict = "writes"
+        outcome.says = [f"outside the workspace nothing can be written: {one_line(error)}"]
     else:
         outcome.verdict, outcome.think = "raised", QUESTIONS["raised"]
         outcome.says = [f"{when}: {one_line(error)}", *meaning(exercise, error)]
@@ -130,11 +160,14 @@ def raised(outcome: Outcome, exercise: Exercise, error: BaseException, when: str
 
 def meaning(exercise: Exercise, error: BaseException) -> list[str]:
     """What a message of Python's or torch's means in this exercise, where somebody knows."""
-    text = str(error)
+    text = message(error)
     for table in (exercise.exceptions, EXCEPTIONS):
         for pattern, says in table.items():
             if found := re.search(pattern, text):
-                return [says.format(*found.groups())]
+                for i, group in enumerate(found.groups()):
+                    # Not `format`: what is said may have braces of its own, as \p{L} has.
+                    says = says.replace(f"{{{i}}}", str(group))
+                return [says]
     return []
 
 
@@ -158,11 +191,26 @@ def wrong(
     else:
         outcome.says = [f"{probe.name}: {each}" for each in finding.says]
         outcome.arrays = _arrays(run.output, right[i].output)
-    if finding.kind == "unsteady":
-        return
-    if run.error is None and finding.kind != "none":
-        place(outcome, exercise, answer, mistakes, i, finding)
-    if finding.kind == "mutates":
+    try:
+        _reasons(outcome, exercise, answer, mistakes, runs, right, findings)
+    except Exception as error:  # the verdict stands, whatever an odd answer does to its explanation
+        outcome.says.append(f"the reason could not be looked for: {one_line(error)}")
+
+
+def _reasons(
+    outcome: Outcome,
+    exercise: Exercise,
+    answer: Callable[..., Any],
+    mistakes: Mistakes,
+    runs: Sequence[Run],
+    right: Sequence[Run],
+    findings: dict[int, Difference],
+) -> None:
+    """The line, the known mistake, and else what the numbers tell."""
+    i = next(iter(findings))
+    finding, run, probe = findings[i], runs[i], exercise.probes[i]
+    place(outcome, exercise, answer, mistakes, i, finding)
+    if finding.kind in ("mutates", "unsteady"):
         return
     order = sorted(range(len(runs)), key=lambda each: each not in findings)
     axes = exercise.axes if isinstance(exercise.axes, str) else exercise.axes[0]
@@ -233,7 +281,7 @@ def name_mistakes(outcome: Outcome, exercise: Exercise, found: Sequence[tuple[st
 
 
 def _out_of_memory(error: BaseException) -> bool:
-    text = str(error)
+    text = message(error)
     phrases = ("not enough memory", "allocate memory", "bad_alloc", "out of memory")
     return isinstance(error, MemoryError) or any(phrase in text for phrase in phrases)
 

@@ -17,6 +17,7 @@ from chapters.runner.catalog import HERE, Entry, find, folders, words
 from chapters.runner.exercise import Exercise, Experiment, Spot
 from chapters.runner.mutants import mutants
 from chapters.runner.outcome import Outcome
+from chapters.runner.source import text_of
 
 Phase = Callable[[str], Any]
 
@@ -58,7 +59,7 @@ def break_job(request: dict[str, Any], phase: Phase) -> dict[str, Any]:
     outcome = Outcome(entry.id, f"break {entry.name}", file=str(path))
     phase("began")
     try:
-        module = swap.load(path, path.read_text("utf-8"), path.stem)
+        module = swap.load(path, text_of(path), path.stem)
         inputs = module.probe()
     except BaseException as error:
         if isinstance(error, NotImplementedError):

@@ -6,6 +6,8 @@ the numbers tell, the line, and one question.
 
 from __future__ import annotations
 
+import ast
+import functools
 import inspect
 import sys
 import time
@@ -14,11 +16,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from chapters.runner import catalog, explain, source, swap
+from chapters.runner import catalog, explain, intact, source, swap
 from chapters.runner.catalog import Entry, entries, find
 from chapters.runner.compare import Difference, compare, same
 from chapters.runner.diagnose import Mistakes
-from chapters.runner.exercise import Exercise
+from chapters.runner.exercise import Exercise, Probe
 from chapters.runner.outcome import Outcome, Stage
 from chapters.runner.run import Run, attempt, differentiate, wrong_gradient
 
@@ -48,9 +50,17 @@ def check(request: dict[str, Any], phase: Phase) -> Outcome:
     began = time.process_time()
     with ExitStack() as stack:
         passed = {find(key): Path(file) for key, file in request["passed"].items()}
-        earlier = [(each, file) for each, file in passed.items() if file != path]
+        useful = catalog.needed(entry)
+        earlier = [
+            (each, file)
+            for each, file in passed.items()
+            if file != path and (each in useful or each.name in found.uses)
+        ]
+        python = intact.Intact()
         pieces = stack.enter_context(swap.learners(earlier))
+        python.restore()
         stack.enter_context(swap.forbidden(entry))
+        whole = intact.Intact(ours=True)
         try:
             module = swap.load(path, found.text, path.stem)
             others = _unpassed(entry, passed)
@@ -61,9 +71,10 @@ def check(request: dict[str, Any], phase: Phase) -> Outcome:
             outcome.borrowed += sorted((needed & found.uses) - mine - {*outcome.borrowed})
             answer = getattr(module, entry.name)
         except BaseException as error:
+            whole.restore()
             explain.load_error(outcome, error)
             return outcome
-        judge(exercise, answer, outcome, mistakes, right, phase)
+        judge(exercise, answer, outcome, mistakes, right, phase, whole=whole, tree=found.tree)
     outcome.seconds = round(time.process_time() - began, 3)
     return outcome
 
@@ -81,13 +92,20 @@ def judge(
     phase: Phase = lambda _: None,
     *,
     own: bool = False,
+    whole: intact.Intact | None = None,
+    tree: ast.Module | None = None,
 ) -> Outcome:
-    """Fill in what is found about an answer. `own`: it is ours, as in a test of the exercise."""
+    """Fill in what is found about an answer. `own`: it is ours, as in a test of the exercise.
+
+    `whole` is what the learner's code, whose tree is given, must have left alone.
+    """
     mistakes = mistakes or Mistakes(exercise)
     right = right or [mistakes.run(frozenset(), i) for i in range(len(exercise.probes))]
     if not own and not from_file(answer, outcome.file):
         outcome.verdict = "foreign"
         outcome.says = [f"`{exercise.name}` is there, but its code is {_place(answer)}, not yours."]
+        return outcome
+    if _replaced(outcome, whole, tree):
         return outcome
     first = exercise.probes[0].inputs()
     if exercise.use.__name__ == "call" and (
@@ -101,6 +119,8 @@ def judge(
     for i, probe in enumerate(exercise.probes):
         run = attempt(exercise, answer, probe)
         runs.append(run)
+        if _replaced(outcome, whole, tree):
+            return outcome
         if run.error is not None:
             if explain.stops(run.error):
                 explain.raised(outcome, exercise, run.error, probe.name)
@@ -109,9 +129,9 @@ def judge(
         elif run.changed:
             findings[i] = Difference("mutates", [f"it changed its input {run.changed}"])
         else:
-            found = compare(run.output, right[i].output, probe.tolerance, axes)
+            found = _compared(run, right[i], probe, axes)
             again = attempt(exercise, answer, probe)
-            if again.error is None and not same(again.output, run.output, 0.0):
+            if (found is None or found.kind != "type") and not _twice(run, again):
                 found = Difference("unsteady", ["two calls with the same inputs, two outputs"])
             if found:
                 findings[i] = found
@@ -124,7 +144,33 @@ def judge(
         phase("explaining")
         explain.wrong(outcome, exercise, answer, mistakes, runs, right, findings)
         return outcome
-    return _beyond(exercise, answer, outcome, mistakes, runs, phase)
+    _beyond(exercise, answer, outcome, mistakes, runs, phase)
+    _replaced(outcome, whole, tree)
+    return outcome
+
+
+def _replaced(outcome: Outcome, whole: intact.Intact | None, tree: ast.Module | None) -> bool:
+    """Whether the learner's code has put something in the place of what judges it."""
+    names = whole.restore() if whole else []
+    if names:
+        explain.replaced(outcome, names[0], tree)
+    return bool(names)
+
+
+def _compared(run: Run, right: Run, probe: Probe, axes: list[str]) -> Difference | None:
+    """The difference; whatever a learner's object does when it is looked at, it is one."""
+    try:
+        return compare(run.output, right.output, probe.tolerance, axes)
+    except Exception as error:
+        says = f"it can't be compared with what is wanted: {explain.one_line(error)}"
+        return Difference("type", [says])
+
+
+def _twice(run: Run, again: Run) -> bool:
+    try:
+        return again.error is not None or same(again.output, run.output, 0.0)
+    except Exception:  # an object that can't be compared with another, which is told elsewhere
+        return True
 
 
 def _beyond(
@@ -177,7 +223,8 @@ def from_file(answer: Any, path: str) -> bool:
         # What a decorator such as dataclass writes has no file: "<string>".
         files = {code.co_filename for code in codes if not code.co_filename.startswith("<")}
         return files == {path}
-    code = getattr(inspect.unwrap(answer), "__code__", None)
+    answer = answer.func if isinstance(answer, functools.partial) else inspect.unwrap(answer)
+    code = getattr(answer, "__code__", getattr(type(answer).__call__, "__code__", None))
     return code is not None and code.co_filename == path
 
 

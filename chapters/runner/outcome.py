@@ -9,7 +9,7 @@ from typing import Any
 # 5 time, memory or output, 6 our own fault.
 WRONG = (
     *("wrong", "shape", "type", "nan", "none", "input", "gradient", "property"),
-    *("raised", "exits", "interrupts", "mutates", "unsteady", "foreign", "writes"),
+    *("raised", "exits", "interrupts", "mutates", "unsteady", "foreign", "writes", "patches"),
 )
 CODES = {
     "right": 0,
@@ -35,6 +35,7 @@ TITLES = {
     "unsteady": "two calls, two answers",
     "foreign": "not your code",
     "writes": "writes outside the workspace",
+    "patches": "changes torch or Python itself",
     "none": "returns None",
     "input": "returns its input",
     "absent": "no file yet",

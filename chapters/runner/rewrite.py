@@ -75,17 +75,18 @@ def reset(workspace: Workspace, entry: Entry) -> Path:
     path = workspace.file(entry.number)
     if not path.is_file():
         raise FileNotFoundError(f"There is no {path}. Run: python -m chapters start {entry.number}")
-    text = path.read_text("utf-8")
     try:
+        text = source.text_of(path)
         tree = ast.parse(text)
-    except SyntaxError as error:
+    except (SyntaxError, ValueError) as error:
+        says = f", line {error.lineno}: {error.msg}" if isinstance(error, SyntaxError) else ""
         raise ValueError(
-            f"{path.name}, line {error.lineno}: {error.msg}, so the function can't be found."
+            f"{path.name}{says or ' is no Python text'}, so the function can't be found."
             f" Mend it, or give --chapter."
         ) from None
     kept = workspace.discard(path, text)
     node = stub.definition(tree, entry.name)
-    lines = text.splitlines()
+    lines = text.rstrip("\n").split("\n")  # as Python counts them
     if node is None:
         lines += ["", "", f"# {entry.id}", *stub.stub_text(entry).splitlines()]
     else:

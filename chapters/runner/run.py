@@ -62,14 +62,14 @@ def attempt(exercise: Exercise, answer: Answer, probe: Probe) -> Run:
             output = exercise.use(answer, *inputs)
     except BaseException as error:  # the learner's code may raise anything at all
         return Run(error=error)
-    return Run(output=keep(output), changed=_changed(exercise, before, inputs))
+    return Run(output=keep(output), changed=changed(exercise, before, inputs))
 
 
 def keep(output: Any) -> Any:
     """A copy that later calls can't change."""
     try:
         return copy.deepcopy(output)
-    except RuntimeError:  # a tensor that belongs to a graph
+    except Exception:  # a tensor that belongs to a graph, or a generator
         return output
 
 
@@ -134,7 +134,8 @@ def wrong_gradient(
     return None
 
 
-def _changed(exercise: Exercise, before: tuple[Any, ...], after: tuple[Any, ...]) -> str:
+def changed(exercise: Exercise, before: tuple[Any, ...], after: tuple[Any, ...]) -> str:
+    """The name of the first input that is no longer what it was."""
     for (name, old), (_, new) in zip(named(exercise, before), named(exercise, after), strict=False):
         if old.shape != new.shape or not same(new, old, 0.0):
             return name
@@ -148,5 +149,5 @@ def _changed(exercise: Exercise, before: tuple[Any, ...], after: tuple[Any, ...]
 def _alike(old: Any, new: Any) -> bool:
     try:
         return bool(old == new)
-    except (RuntimeError, ValueError):  # tensors inside, which were compared already
+    except Exception:  # tensors inside, which were compared already, or an object of its own
         return True

@@ -25,7 +25,10 @@ GIBIBYTE = 1 << 30
 OUTPUT = 1 << 20  # bytes that may be printed
 SHOWN = 4000  # of them, kept for the report
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
-CHANGES = ("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate")
+CHANGES = (
+    *("os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink", "os.truncate"),
+    *("os.chmod", "os.chown", "os.utime"),
+)
 PROGRAMS = ("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.fork", "os.forkpty")
 
 
@@ -100,8 +103,9 @@ def _watch(pid: int, out: int, result: int, stack: int, request: dict[str, Any])
             else:
                 count += len(data)
                 printed = (printed + data)[:SHOWN]
-        if count > OUTPUT or clock.out():
-            return _ended("output" if count > OUTPUT else "time", printed, _stack(pid, stack))
+        if count > OUTPUT or (why := clock.out()):
+            ended = _ended("output" if count > OUTPUT else "time", printed, _stack(pid, stack))
+            return ended | {"at": "" if count > OUTPUT else why}
     text = answer.removeprefix(b"began\n").removeprefix(b"explaining\n")
     if text:
         return {"result": json.loads(text), "printed": printed.decode("utf-8", "replace")}
@@ -112,17 +116,32 @@ def _watch(pid: int, out: int, result: int, stack: int, request: dict[str, Any])
 
 
 class _Clock:
-    """Seconds of the processor and seconds on the wall that a process still has.
+    """Seconds of the processor, and seconds of waiting, that a process still has.
 
-    On a busy machine the wall's go by without the process having had its turn.
+    On a busy machine time goes by without the process having had its turn: that isn't counted.
     """
 
     def __init__(self, pid: int, seconds: float, wall: float) -> None:
-        self.pid, self.seconds = pid, seconds + _processor(pid)
-        self.wall = time.monotonic() + wall
+        self.pid, self.wall = pid, wall
+        self.used, self.seen = _processor(pid), time.monotonic()
+        self.seconds = seconds + self.used
 
-    def out(self) -> bool:
-        return time.monotonic() > self.wall or _processor(self.pid) > self.seconds
+    def out(self) -> str:
+        """Why it must stop now, or ""."""
+        now, used = time.monotonic(), _processor(self.pid)
+        if used == self.used and not _ready(self.pid):
+            self.wall -= now - self.seen
+        self.used, self.seen = used, now
+        return "computing" if used > self.seconds else "waiting" if self.wall < 0 else ""
+
+
+def _ready(pid: int) -> bool:
+    """Whether a process would go on if it had its turn; False where the system doesn't tell."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return False
+    return state == "R"
 
 
 def _processor(pid: int) -> float:
@@ -171,6 +190,8 @@ def _work(request: dict[str, Any], out: int, result: int, stack: int) -> None:
 
     import torch
 
+    from chapters.runner import landlock
+
     os.setsid()
     for fd, goal in ((os.open(os.devnull, os.O_RDONLY), 0), (out, 1), (out, 2)):
         os.dup2(fd, goal)
@@ -181,14 +202,16 @@ def _work(request: dict[str, Any], out: int, result: int, stack: int) -> None:
         job = getattr(import_module(module), name)
         _limit_memory(int(request.get("gibibytes", 1.0) * GIBIBYTE))
         _guard(Path(request["home"]))
+        landlock.write_only_in(request["home"])
         answer = job(request, lambda phase: os.write(result, f"{phase}\n".encode()))
     except BaseException as error:  # the job catches what learners raise: this is ours
         import traceback
 
         text = "".join(traceback.format_exception(error))
         answer = {"fault": text[-6000:]}
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(Exception):  # it may have been closed, or be another thing by now
+            stream.flush()
     data = json.dumps(answer).encode()
     while data:
         data = data[os.write(result, data) :]
@@ -225,6 +248,8 @@ def _guard(home: Path) -> None:
             for path in arguments:
                 if isinstance(path, str) and outside(path):
                     raise PermissionError(f"it would change {path}, which is outside the workspace")
+        elif event in ("os.kill", "os.killpg"):
+            raise PermissionError("it would send a signal, which could end another program")
         elif event in PROGRAMS:
             raise PermissionError(
                 "it would start another program, which could write outside the workspace"

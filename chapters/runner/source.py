@@ -9,6 +9,7 @@ import ast
 import difflib
 import inspect
 import sys
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,21 +37,30 @@ class Source:
         return self.node.lineno
 
 
+def text_of(path: Path) -> str:
+    """A learner's file; editors on Windows put a mark before the first character."""
+    return path.read_text("utf-8-sig")
+
+
 def read(entry: Entry, path: Path) -> Source | Outcome:
     """The learner's definition, or why there is nothing to run."""
     outcome = Outcome(entry.id, entry.name, file=str(path))
 
     def stop(verdict: str, *says: str, think: str = "", line: int = 0) -> Outcome:
         outcome.verdict, outcome.says, outcome.think, outcome.line = verdict, [*says], think, line
+        if verdict == "foreign":
+            outcome.where = [f"line {line}, `{text.split(chr(10))[line - 1].strip()}`"]
         return outcome
 
     if not path.is_file():
         start = f"python -m chapters start {entry.number}"
         return stop("absent", f"There is no {path}. Run: {start}")
     try:
-        text = path.read_text("utf-8")
-        tree = ast.parse(text, str(path))
-        compile(tree, str(path), "exec")  # finds a little more, such as a lonely `return`
+        text = text_of(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a backslash, say; shown when the file is run
+            tree = ast.parse(text, str(path))
+            compile(tree, str(path), "exec")  # finds a little more, such as a lonely `return`
     except SyntaxError as error:
         line = error.lineno or 0
         says = [f"line {line}: {error.msg}"]
@@ -59,11 +69,11 @@ def read(entry: Entry, path: Path) -> Source | Outcome:
             caret = " " * max((error.offset or 1) - 1, 0) + "^"
             says += [f"    {shown}", f"    {caret}"]
         return stop("syntax", *says, line=line)
-    except (
-        ValueError,
-        RecursionError,
-        MemoryError,
-    ) as error:  # null bytes, not UTF-8, deep nesting
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        said = f"line {line}: {path.name} is not UTF-8; save it in that encoding"
+        return stop("syntax", said, line=line)
+    except (ValueError, RecursionError, MemoryError) as error:  # null bytes, deep nesting
         return stop("syntax", f"{path.name} can't be read as Python: {error}")
     if not any(not _is_docstring(node) for node in tree.body):
         return stop(
@@ -85,6 +95,12 @@ def read(entry: Entry, path: Path) -> Source | Outcome:
                         f"{path.name} imports `{name}`, and beside it lies {shadow.name}: two"
                         f" things of one name. Rename {shadow.name}.",
                     )
+    if "chapters" in (imported := _imported(tree)):
+        return stop(
+            "foreign",
+            f"{path.name} imports `chapters`: that is the course itself, which has the answers.",
+            line=imported["chapters"],
+        )
     node = bound[entry.name]
     if isinstance(node, ast.Import | ast.ImportFrom):
         said = ast.unparse(node)
@@ -118,13 +134,15 @@ def _names(node: ast.stmt) -> list[str]:
     return stub.bound(node)
 
 
-def _imported(tree: ast.Module) -> set[str]:
-    found: set[str] = set()
+def _imported(tree: ast.Module) -> dict[str, int]:
+    """Each package that is imported anywhere, and the line."""
+    found: dict[str, int] = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[0] for alias in node.names}
+            for alias in node.names:
+                found.setdefault(alias.name.split(".")[0], node.lineno)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found.add(node.module.split(".")[0])
+            found.setdefault(node.module.split(".")[0], node.lineno)
     return found
 
 

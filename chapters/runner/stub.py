@@ -245,7 +245,7 @@ def _first(node: ast.AST) -> int:
 
 
 def _lines(text: str, first: int, last: int) -> str:
-    return "\n".join(text.splitlines()[first - 1 : last])
+    return "\n".join(text.split("\n")[first - 1 : last])  # a form feed ends no line for Python
 
 
 def _head(text: str, node: Definition) -> str:

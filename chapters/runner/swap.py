@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from chapters.runner.catalog import Entry, find
-from chapters.runner.source import OURS
+from chapters.runner.source import OURS, text_of
 
 
 class PackageUsedError(Exception):
@@ -51,18 +51,29 @@ def placed(entry: Entry, value: Any) -> Iterator[None]:
         yield
 
 
-def forbidden(entry: Entry) -> Any:
-    """A context in which the package doesn't give away the solution."""
-    right = solution(entry)
+@contextmanager
+def forbidden(entry: Entry) -> Iterator[None]:
+    """The package doesn't give away the solution: not itself, and not a class made of it."""
+    right: Any = solution(entry)
     says = f"`{entry.name}` is what this exercise asks for, and the package's own was used"
 
     def refuse(*args: Any, **kwargs: Any) -> Any:
         raise PackageUsedError(says)
 
-    value: Any = refuse
-    if isinstance(right, type):
-        value = type(entry.name, (), {"__new__": refuse, "__init_subclass__": classmethod(refuse)})
-    return placed(entry, value)
+    if not isinstance(right, type):
+        with placed(entry, refuse):
+            yield
+        return
+    init = right.__init__  # type: ignore[misc]
+
+    def begin(self: Any, *args: Any, **kwargs: Any) -> None:
+        if type(self) is not right:
+            refuse()
+        init(self, *args, **kwargs)
+
+    inert = {"__new__": refuse, "__init_subclass__": classmethod(refuse)}
+    with placed(entry, type(entry.name, (), inert)), rebound(right, "__init__", begin):
+        yield
 
 
 def load(path: Path, text: str, name: str) -> ModuleType:
@@ -88,8 +99,8 @@ def learners(
         for entry, path in passed:
             if path not in modules:
                 try:
-                    modules[path] = load(path, path.read_text("utf-8"), path.stem)
-                except Exception:
+                    modules[path] = load(path, text_of(path), path.stem)
+                except BaseException:  # it may raise anything, also what ends a program
                     modules[path] = None
             value = getattr(modules[path], entry.name, None)
             if value is not None:

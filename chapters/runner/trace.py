@@ -71,7 +71,6 @@ class Recorder(TorchFunctionMode):
             floats = [t for t in outputs if t.is_floating_point()]
             made.cuts = bool(
                 floats
-                and torch.is_grad_enabled()
                 and any(t.requires_grad for t in given)
                 and not _blank(name)
                 and not any(t.requires_grad for t in floats)
@@ -112,11 +111,14 @@ def record(
 
 
 def culprits(recorder: Recorder, output: Any, known: Known) -> list[Made]:
-    """The operations behind a wrong output that read only right things and made a wrong one."""
+    """The operations behind a wrong output that read only right things and made a wrong one.
+
+    None for an output: the answer raised an error, before which something may have been wrong.
+    """
     for each in recorder.made:
         each.right = _is_right(each, known)
     waiting = [recorder.maker(t) for _, t in tensors_in(output)]
-    if None in waiting:  # `use` made something of it: begin with what no line read any more
+    if output is None or None in waiting:  # begin with what no line read any more: `use` may have
         read = {source for made in recorder.made for source in made.sources}
         waiting += [m for m in recorder.made if m not in read and m.name not in DRAWN]
     found: list[Made] = []
@@ -130,7 +132,7 @@ def culprits(recorder: Recorder, output: Any, known: Known) -> list[Made]:
         waiting += wrong
         if not wrong:
             found.append(made)
-    if not found:  # right numbers, put together wrongly in the end
+    if not found and output is not None:  # right numbers, put together wrongly in the end
         found = [made for _, t in tensors_in(output) if (made := recorder.maker(t))]
     return sorted(found, key=recorder.made.index)
 
@@ -208,9 +210,17 @@ class _Numbers:
             return False
         if _squeezed(a) == _squeezed(b) and close(a.reshape(-1), b.reshape(-1), tolerance):
             return True
-        if not (self.floating and self.telling and close(self.ordered, other.ordered, tolerance)):
+        return self.reordered(other) and (
+            self.moved(other, tolerance) or other.moved(self, tolerance)
+        )
+
+    def reordered(self, other: _Numbers) -> bool:
+        """Whether these are the other's numbers in any order at all."""
+        if not (self.floating and other.floating and self.telling):
             return False
-        return self.moved(other, tolerance) or other.moved(self, tolerance)
+        if self.size != other.size or abs(self.sums[0] - other.sums[0]) > self.slack:
+            return False
+        return close(self.ordered, other.ordered, 1e-9)
 
     def moved(self, other: _Numbers, tolerance: float) -> bool:
         """Whether these are the other's numbers with its axes exchanged, split or joined.
@@ -259,8 +269,11 @@ class Known:
     def has(self, tensor: Tensor, table: Tensor | None = None) -> bool:
         """To be a part of `table` doesn't count."""
         mine = _Numbers(tensor)
-        if any(mine.alike(right) for right in self.by_size.get(mine.size, ())):
+        near = self.by_size.get(mine.size, ())
+        if any(mine.alike(right) for right in near):
             return True
+        if any(mine.reordered(right) for right in near):  # cut anew: no part of a larger one
+            return False
         if not mine.floating or not self.every.numel() or not mine.among(self.every):
             return False
         return any(

@@ -12,6 +12,10 @@ from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
 
+from torch import Tensor
+
+from chapters.runner.compare import ordinary
+
 MOST = 5000  # changes, then it is a loop whose steps tell nothing
 LARGE = 2000  # items, characters or bytes in one value
 
@@ -28,43 +32,99 @@ class Change:
 
 @dataclass
 class Watch:
-    """Follows the functions of one file."""
+    """Follows the functions of one file. Arrays are lists here; `tensors`: they are, too."""
 
     path: str
+    tensors: bool = False
     changes: list[Change] = field(default_factory=list)
-    _before: dict[int, tuple[int, dict[str, str]]] = field(default_factory=dict)
+    _calls: int = 0
+    _before: dict[int, tuple[int, dict[str, str], int]] = field(default_factory=dict)
 
     def __call__(self, frame: FrameType, event: str, argument: Any) -> Any:
         if frame.f_code.co_filename != self.path or len(self.changes) > MOST:
             return None
-        line, seen = self._before.get(id(frame), (frame.f_lineno, {}))
-        if event == "call":
-            line, seen = frame.f_lineno, {}
+        if event == "call" or id(frame) not in self._before:
+            self._calls += 1
+            self._before[id(frame)] = frame.f_lineno, {}, self._calls
+        line, seen, call = self._before[id(frame)]
         if event in ("line", "return", "exception"):
             for name, value in frame.f_locals.items():
+                value = plain(value, self.tensors)
                 shown = _shown(value)
                 if seen.get(name) != shown:
                     seen[name] = shown
-                    if event != "call" and small(value):
-                        self.changes.append(Change(line, name, _copy(value), id(frame)))
-        if event == "return" and small(argument):
-            self.changes.append(Change(frame.f_lineno, "", _copy(argument), id(frame)))
-        self._before[id(frame)] = (frame.f_lineno, seen)
+                    if small(value):
+                        self.changes.append(Change(line, name, _copy(value), call))
+        if event == "return":
+            value = plain(argument, True)
+            if small(value):
+                self.changes.append(Change(frame.f_lineno, "", _copy(value), call))
+        self._before[id(frame)] = frame.f_lineno, seen, call
         return self
 
 
-def watch(use: Callable[[], Any], path: str) -> list[Change]:
-    """What `use()` did to the names of `path`, in order; what it raises is let go."""
-    watcher = Watch(path)
+def plain(value: Any, tensors: bool) -> Any:
+    """An array as nested lists, so that one place of it can be looked at; also in a tuple."""
+    if isinstance(value, tuple):
+        return tuple(plain(each, tensors) for each in value) if len(value) <= LARGE else value
+    array = type(value).__module__ == "numpy" and hasattr(value, "tolist")
+    if array or (tensors and isinstance(value, Tensor) and ordinary(value)):
+        size = getattr(value, "size", 0) if array else value.numel()
+        return value.tolist() if size <= LARGE else value
+    return value
+
+
+def follow(use: Callable[[], Any], trace: Callable[..., Any]) -> None:
+    """Call `use()` with each line told to `trace`; what it raises is let go."""
     before = sys.gettrace()
-    sys.settrace(watcher)
+    sys.settrace(trace)
     try:
         use()
-    except Exception:
-        return watcher.changes
+    except BaseException:
+        return
     finally:
         sys.settrace(before)
+
+
+def watch(use: Callable[[], Any], path: str, *, tensors: bool = False) -> list[Change]:
+    """What `use()` did to the names of `path`, in order."""
+    watcher = Watch(path, tensors)
+    follow(use, watcher)
     return watcher.changes
+
+
+def first_line(use: Callable[[], Any], path: str, happened: Callable[[], bool]) -> int:
+    """The line of `path` during which something happened that is not undone; 0 if none."""
+    found, last, steps = 0, 0, 0
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal found, last, steps
+        if found or steps > MOST or frame.f_code.co_filename != path:
+            return None
+        steps += 1
+        if last and happened():
+            found = last
+        back = frame.f_back if event == "return" else frame  # the caller's line goes on
+        last = back.f_lineno if back and back.f_code.co_filename == path else frame.f_lineno
+        return trace
+
+    follow(use, trace)
+    return found or (last if happened() else 0)
+
+
+def last_line(use: Callable[[], Any], path: str) -> int:
+    """The line of `path` that ran last, from where an answer was handed back."""
+    last = 0
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal last
+        if frame.f_code.co_filename != path:
+            return None
+        last = frame.f_lineno
+        return trace
+
+    follow(use, trace)
+    return last
 
 
 def first_wrong(
@@ -81,7 +141,8 @@ def first_wrong(
         return None
     where, mine, belongs = place
     last = changes[-1].name if changes else ""
-    ends = [c.name for c in changes if c.name and _equal(c.value, got)]
+    given = changes[-1].value if changes and not last else got  # before `use` did more with it
+    ends = [c.name for c in changes if c.name and (equal(c.value, got) or equal(c.value, given))]
     after = max((i for i in right if changes[i].name in ends), default=-1)
     for i, change in enumerate(changes):
         same_name = change.name in ends or (not change.name and not last)
@@ -99,7 +160,7 @@ def _around(changes: Sequence[Change], i: int, item: Any) -> str:
             if change.name in ("", changes[i].name):
                 break
             found.setdefault(change.name, change)
-    made = next((c for c in found.values() if _equal(c.value, item)), None)
+    made = next((c for c in found.values() if equal(c.value, item)), None)
     if made and made.line != changes[i].line:
         return f"; line {made.line} left it in `{made.name}`"
     few = [c for c in found.values() if len(repr(c.value)) <= 40 and c.name.strip("_.")]
@@ -111,7 +172,7 @@ def difference(got: Any, wanted: Any) -> tuple[Any, Any, Any] | None:
     """(index or key, what is there, what belongs there) of the first difference, if it has one."""
     if isinstance(got, Mapping) and isinstance(wanted, Mapping):
         for key in wanted:
-            if key in got and not _equal(got[key], wanted[key]):
+            if key in got and not equal(got[key], wanted[key]):
                 return key, got[key], wanted[key]
         extra = [key for key in got if key not in wanted]
         return (extra[0], got[extra[0]], NOTHING) if extra else None
@@ -120,7 +181,7 @@ def difference(got: Any, wanted: Any) -> tuple[Any, Any, Any] | None:
             for i, mine in enumerate(got):
                 if i >= len(wanted):
                     return i, mine, NOTHING
-                if not _equal(mine, wanted[i]):
+                if not equal(mine, wanted[i]):
                     return i, mine, wanted[i]
     return None
 
@@ -135,12 +196,12 @@ NOTHING = _Nothing()
 
 def _has(value: Any, where: Any, item: Any) -> bool:
     try:
-        return _equal(value[where], item)
+        return equal(value[where], item)
     except (TypeError, KeyError, IndexError):
         return False
 
 
-def _equal(a: Any, b: Any) -> bool:
+def equal(a: Any, b: Any) -> bool:
     try:
         return type(a) is type(b) and bool(a == b)
     except (RuntimeError, ValueError):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
+import copy
 import linecache
+import re
 import traceback
 from collections.abc import Callable, Mapping, Sized
 from typing import Any
@@ -12,11 +15,25 @@ from torch import Tensor
 from chapters.runner.compare import Difference, close, isclose, same, tensors_in
 from chapters.runner.diagnose import Mistakes, partly
 from chapters.runner.exercise import Exercise
+from chapters.runner.flow import first_cause, last_given, names_by_line
+from chapters.runner.intact import line_of
 from chapters.runner.outcome import Outcome
-from chapters.runner.trace import Made, Recorder, alike, culprits, record
-from chapters.runner.values import NOTHING, Change, difference, first_wrong, watch
+from chapters.runner.run import changed, named
+from chapters.runner.trace import Known, Made, Recorder, alike, culprits, record
+from chapters.runner.values import (
+    NOTHING,
+    Change,
+    difference,
+    equal,
+    first_line,
+    first_wrong,
+    last_line,
+    plain,
+    watch,
+)
 
-NO_RIGHT_WAY = "reads right numbers and makes what no right way has"
+CONVERTED = ("tensor", "as_tensor", "asarray", "from_numpy")  # from what torch doesn't see
+NO_RIGHT_WAY = "and makes what no right way has"
 
 
 def place(
@@ -31,19 +48,77 @@ def place(
     if not outcome.file:
         return
     probe = exercise.probes[i]
-    recorder, output = record(lambda: exercise.use(answer, *probe.inputs()), outcome.file)
-    if finding.kind == "mutates" and recorder.changes:
-        outcome.where.append(f"{at(outcome.file, recorder.changes[0].line)} writes into it")
+
+    def use() -> Any:
+        return exercise.use(answer, *probe.inputs())
+
+    if finding.kind == "mutates":
+        _mutates(outcome, exercise, answer, i)
+        return
+    if finding.kind == "unsteady":
+        _unsteady(outcome, use)
+        return
+    recorder, output = record(use, outcome.file)
+    right = mistakes.run(frozenset(), i).output
+    wanted = dict(tensors_in(right))
+    off = [t for name, t in tensors_in(output) if not _is(t, wanted.get(name), probe.tolerance)]
+    raised = finding.kind == "raised"
+    if output is not None and wanted and not off:  # it is not the numbers that are wrong
+        _by_attributes(outcome, finding)
     elif recorder.made:
-        wanted = dict(tensors_in(mistakes.run(frozenset(), i).output))
-        off = [t for name, t in tensors_in(output) if not _is(t, wanted.get(name), probe.tolerance)]
-        guilty = _by_tensors(outcome, mistakes, i, recorder, off)
-        if guilty and not any(made.reads for made in guilty):
-            _before_tensors(outcome, exercise, answer, i, output, wanted)
+        guilty = _by_tensors(outcome, mistakes, i, recorder, None if raised else off)
+        unseen = _unseen(guilty, mistakes.rights(i))
+        if output is not None and (unseen or not any(made.reads for made in guilty)):
+            _before_tensors(outcome, use, mistakes, i, output, wanted)
+    elif any(True for _ in tensors_in(output)):
+        _before_tensors(outcome, use, mistakes, i, output, wanted)
     elif finding.kind in ("wrong", "type"):
-        changes = watch(lambda: exercise.use(answer, *probe.inputs()), outcome.file)
-        wanted = mistakes.run(frozenset(), i).output
-        _by_values(outcome, mistakes.steps(i), changes, output, wanted)
+        changes = watch(use, outcome.file)
+        _by_values(outcome, mistakes.steps(i), changes, output, right)
+    if finding.kind in ("type", "none") and not outcome.where:
+        says = "returns it" if finding.kind == "type" else "is the last that runs"
+        outcome.where.append(f"{at(outcome.file, last_line(use, outcome.file))} {says}")
+
+
+def _by_attributes(outcome: Outcome, finding: Difference) -> None:
+    """The lines that give a module what the finding names: in 'norm.weight' that is `norm`."""
+    tree = _tree(outcome.file)
+    for name in dict.fromkeys(re.findall(r"'([A-Za-z_]\w*)[.']", " ".join(finding.says))):
+        if line := line_of(tree, name):
+            outcome.where.append(f"{at(outcome.file, line)} sets `{name}`")
+
+
+def _mutates(outcome: Outcome, exercise: Exercise, answer: Callable[..., Any], i: int) -> None:
+    """The line after which an input is no longer what it was."""
+    inputs = exercise.probes[i].inputs()
+    before = copy.deepcopy(inputs)
+    line = first_line(
+        lambda: exercise.use(answer, *inputs),
+        outcome.file,
+        lambda: bool(changed(exercise, before, inputs)),
+    )
+    if line:
+        outcome.where.append(f"{at(outcome.file, line)} writes into it")
+
+
+def _unsteady(outcome: Outcome, use: Callable[[], Any]) -> None:
+    """The first line that makes something else the second time."""
+    first, second = (watch(use, outcome.file, tensors=True) for _ in range(2))
+    for a, b in zip(first, second, strict=False):
+        if a.line != b.line or not same(a.value, b.value, 0.0):
+            outcome.where.append(f"{at(outcome.file, a.line)} makes something else each time")
+            return
+
+
+def _unseen(guilty: list[Made], known: Known) -> bool:
+    """Whether a wrong number came in that no recorded operation made, as from an array."""
+    return any(
+        (source is None or source.name in CONVERTED)
+        and tensor.is_floating_point()
+        and not known.has(tensor)
+        for made in guilty
+        for (_, tensor), source in zip(made.reads, made.sources, strict=True)
+    )
 
 
 def _is(tensor: Tensor, wanted: Tensor | None, tolerance: float) -> bool:
@@ -68,34 +143,57 @@ def _by_tensors(
     seen = [t for made in recorder.made for t in made.makes]
     _steps(outcome, last, list(steps), lambda name: any(alike(t, steps[name]) for t in seen))
     told: list[int] = []
+    inputs = named(mistakes.exercise, mistakes.exercise.probes[i].inputs())
     for made in guilty:
         if made.line not in told and len(told) < 2:
             told.append(made.line)
-            says = f"{at(outcome.file, made.line)} {NO_RIGHT_WAY}"
+            says = f"{at(outcome.file, made.line)} {_what(made, inputs, steps)} {NO_RIGHT_WAY}"
             outcome.where.append(says + _how_far(made, steps))
     return guilty
 
 
+def _what(made: Made, inputs: list[tuple[str, Tensor]], steps: dict[str, Tensor]) -> str:
+    """What an operation reads, by name, where all of it has one: a mix-up shows in that."""
+    told: dict[str, None] = {}
+    for (_, tensor), source in zip(made.reads, made.sources, strict=True):
+        mine = [name for name, each in inputs if _is(tensor, each, 0.0)]
+        mine += [name for name, each in steps.items() if alike(tensor, each)]
+        if not mine:
+            return "reads right numbers"
+        line = f" (line {source.line})" if source and source.line != made.line else ""
+        told[mine[0] + line] = None
+    return f"reads {' and '.join(told)}" if 0 < len(told) < 4 else "reads right numbers"
+
+
 def _before_tensors(
     outcome: Outcome,
-    exercise: Exercise,
-    answer: Callable[..., Any],
+    use: Callable[[], Any],
+    mistakes: Mistakes,
     i: int,
     output: Any,
     wanted: dict[str, Tensor],
 ) -> None:
-    """The wrong tensors were made of lists and numbers: the line that put a wrong one there."""
-    probe = exercise.probes[i]
-    changes = watch(lambda: exercise.use(answer, *probe.inputs()), outcome.file)
-    for name, tensor in tensors_in(output):
-        if name in wanted and not _is(tensor, wanted[name], probe.tolerance):
-            found = first_wrong(changes, tensor.tolist(), wanted[name].tolist())
-            if found:
-                change, says = found
-                # The line that made a tensor of it says less.
-                outcome.where = [each for each in outcome.where if NO_RIGHT_WAY not in each]
-                outcome.where.append(f"{at(outcome.file, change.line)} {says}")
-                return
+    """The wrong tensors were made of arrays, lists and numbers: the line that put one there."""
+    tree = _tree(outcome.file)
+    cause = first_cause(watch(use, outcome.file, tensors=True), tree, mistakes.rights(i))
+    says = f"reads right numbers {NO_RIGHT_WAY}"
+    if cause is None:
+        changes = watch(use, outcome.file)
+        for name, tensor in tensors_in(output):
+            right = wanted.get(name)
+            if right is None or _is(tensor, right, mistakes.exercise.probes[i].tolerance):
+                continue
+            if found := first_wrong(changes, tensor.tolist(), right.tolist()):
+                cause, says = found
+                break
+    if cause is not None:
+        # The line that made a tensor of it says less.
+        outcome.where = [each for each in outcome.where if NO_RIGHT_WAY not in each]
+        outcome.where.append(f"{at(outcome.file, cause.line)} {says}")
+
+
+def _tree(path: str) -> ast.Module:
+    return ast.parse("".join(linecache.getlines(path)))
 
 
 def _by_values(
@@ -111,16 +209,23 @@ def _by_values(
             seen.add(right[i])
             last = (change.line, right[i])
     values = [change.value for change in changes]
+    first = next(iter(steps), "")
+    if first and not last and not any(_like(value, steps[first]) for value in values):
+        outcome.where.append(f"the first step, {first}, does not appear")
     _steps(outcome, last, list(steps), lambda name: any(_like(v, steps[name]) for v in values))
     if found:
         change, says = found
         outcome.where.append(f"{at(outcome.file, change.line)} {says}")
     elif changes:
+        place = difference(got, wanted)
+        if isinstance(wanted, Mapping) and place:  # of several answers, the first wrong one
+            _, got, wanted = place
         missing = difference(wanted, got)
         says = "returns it"
         if missing and missing[2] is NOTHING:
             says = f"returns too little: {missing[1]!r:.60} is missing"
-        outcome.where.append(f"{at(outcome.file, changes[-1].line)} {says}")
+        mine = [c for c in changes if not c.name and equal(c.value, plain(got, True))]
+        outcome.where.append(f"{at(outcome.file, (mine or changes)[-1].line)} {says}")
 
 
 def _right(changes: list[Change], steps: dict[str, Any]) -> dict[int, str]:
@@ -183,10 +288,26 @@ def point(outcome: Outcome, error: BaseException) -> None:
         outcome.where.append(f"line {error.lineno}")
         return
     frames = [
-        frame
-        for frame in traceback.extract_tb(error.__traceback__)
-        if frame.filename == outcome.file
+        (frame, line)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if frame.f_code.co_filename == outcome.file
     ]
     if frames:
-        text = linecache.getline(outcome.file, frames[-1].lineno or 0).strip()
-        outcome.where.append(f"line {frames[-1].lineno}, `{text[:90]}`")
+        frame, line = frames[-1]
+        outcome.where.append(at(outcome.file, line).rstrip(","))
+        if met := _met(_tree(outcome.file), line, frame.f_locals):
+            outcome.where.append(f"there {met}")
+
+
+def _met(tree: ast.Module, line: int, values: Mapping[str, Any]) -> str:
+    """The shapes that meet on a line, the dtypes that aren't float64, and where they are from."""
+    found = []
+    for name in sorted(names_by_line(tree).get(line, set()) & set(values)):
+        value = values[name]
+        if hasattr(value, "shape") and hasattr(value, "dtype"):
+            dtype = str(value.dtype).removeprefix("torch.")
+            kind = "" if dtype == "float64" else f" {dtype}"
+            made = last_given(tree, name, line)
+            place = f" (line {made})" if made else ""
+            found.append(f"{name} is {tuple(value.shape)}{kind}{place}")
+    return ", ".join(found[:5])

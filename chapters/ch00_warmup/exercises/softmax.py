@@ -34,6 +34,9 @@ def reference(x, dim, *, knobs, steps):
         shifted = x
     elif "global_max" in knobs:
         shifted = x - x.max()
+    elif knobs & {"min", "mean"}:
+        small = x.amin if "min" in knobs else x.mean
+        shifted = x - small(dim, keepdim=True)
     else:
         largest = (
             0 if "max_dim0" in knobs else axis["ignores_dim"] if "ignores_dim" in knobs else dim
@@ -72,6 +75,13 @@ def far_apart():
     return (numbers(2, 3, 5, seed=1) + torch.tensor([[800.0], [0.0], [-800.0]]), 2)
 
 
+def one_large():
+    """Rows from -800 to 800 but for one number of 2000: only near the largest is exp safe."""
+    x = 400 * numbers(2, 3, 5, seed=4)
+    x[:, :, 3] = 2000.0
+    return x, 2
+
+
 EXERCISE = Exercise(
     name="softmax",
     target="chapters.ch00_warmup.exercises.softmax:softmax",
@@ -84,6 +94,7 @@ EXERCISE = Exercise(
         Probe("along the middle axis", lambda: (numbers(2, 3, 5, seed=2), 1)),
         Probe("along the first axis", lambda: (numbers(2, 3, 5, seed=3), 0)),
         Probe("rows near 800, 0 and -800", far_apart),
+        Probe("one number of 2000 among small ones", one_large),
     ),
     knobs={
         "no_max": Diagnosis(
@@ -123,8 +134,21 @@ EXERCISE = Exercise(
             hint="Probabilities lie between 0 and 1; yours are below 0.",
             text="ch00#overflow",
         ),
+        "min": Diagnosis(
+            says="the smallest number of each row was taken off, so that exp overflows where a row"
+            " is wide",
+            think="which number of a row makes exp overflow first?",
+            hint="After the subtraction no number should be above 0.",
+            text="ch00#overflow",
+        ),
+        "mean": Diagnosis(
+            says="the mean of each row was taken off, so that exp overflows where a row is wide",
+            think="how far above its mean can the largest number of a row be?",
+            hint="After the subtraction no number should be above 0.",
+            text="ch00#overflow",
+        ),
     },
-    exclusive=(("no_max", "global_max", "max_dim0"),),
+    exclusive=(("no_max", "global_max", "min", "mean", "max_dim0"),),
     hints=(
         "What is the largest number that exp can be given in float64 before it is infinite?",
         "softmax(x) and softmax(x - c) are the same for every c that is constant along `dim`."

@@ -179,6 +179,7 @@ EXERCISE = Exercise(
         probe("three words", "A red car"),
         probe("capitals and signs", "Stop!!! Go (now), OK?"),
         probe("numbers", "In 12345 days, room12 is 7"),
+        probe("numbers beside signs", "3.14 (5/7) #1"),
         probe("contractions", "we've it's I'm you'll they're he'd can't"),
         probe("capital contractions, quotes", "IT'S 'so' O'Neill's don\u2019s"),
         probe("runs of spaces", "a   b  12    !  it"),
