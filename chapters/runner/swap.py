@@ -16,21 +16,11 @@ from typing import Any
 
 from chapters.runner.catalog import Entry, find
 from chapters.runner.source import OURS, text_of
+from weights.planting import rebound
 
 
 class PackageUsedError(Exception):
     """The learner's code asked the package for the very thing it is to write."""
-
-
-@contextmanager
-def rebound(owner: object, attribute: str, value: Any) -> Iterator[None]:
-    """`owner.attribute` is `value` inside the block, and what it was after it."""
-    before = getattr(owner, attribute)
-    setattr(owner, attribute, value)
-    try:
-        yield
-    finally:
-        setattr(owner, attribute, before)
 
 
 def solution(entry: Entry) -> Any:
