@@ -64,10 +64,11 @@ class Mistakes:
     def _made_by_right_ways(self, i: int) -> list[Tensor]:
         exercise, probe = self.exercise, self.exercise.probes[i]
         steps: dict[str, Any] = {}
+        # Inputs are made before anything is recorded: what they are made of is nobody's step.
         tries: list[Callable[[], Any]] = [
-            lambda: exercise.reference(*probe.inputs(), knobs=frozenset(), steps=steps)
+            partial(exercise.reference, *probe.inputs(), knobs=frozenset(), steps=steps)
         ]
-        tries += [partial(lambda way: exercise.use(way, *probe.inputs()), way) for way in self.ways]
+        tries += [partial(exercise.use, way, *probe.inputs()) for way in self.ways]
         found = [tensor for _, tensor in tensors_in(probe.inputs())]
         for each in tries:
             recorder, output = record(each)
@@ -233,7 +234,7 @@ def partly(mine: Tensor, right: Tensor, axes: Sequence[str], tolerance: float) -
     says = []
     for axis in range(fine.dim()):
         name = axes[axis] if axis < len(axes) else f"index of axis {axis}:"
-        rows = fine.movedim(axis, 0).flatten(1).all(1).tolist()
+        rows = fine.movedim(axis, 0).reshape(fine.shape[axis], -1).all(1).tolist()
         good = [j for j, row in enumerate(rows) if row]
         bad = [j for j, row in enumerate(rows) if not row]
         if good and bad:

@@ -18,11 +18,11 @@ from typing import Any
 
 from chapters.runner import catalog, explain, intact, source, swap
 from chapters.runner.catalog import Entry, entries, find
-from chapters.runner.compare import Difference, compare, same
+from chapters.runner.compare import COARSE, Difference, compare, same
 from chapters.runner.diagnose import Mistakes
 from chapters.runner.exercise import Exercise, Probe
 from chapters.runner.outcome import Outcome, Stage
-from chapters.runner.run import Run, attempt, differentiate, wrong_gradient
+from chapters.runner.run import Run, attempt, differentiate, fine, wrong_gradient
 
 Phase = Callable[[str], Any]
 
@@ -116,8 +116,13 @@ def judge(
     runs: list[Run] = []
     findings: dict[int, Difference] = {}
     axes = [exercise.axes] if isinstance(exercise.axes, str) else list(exercise.axes)
+    finely = False
     for i, probe in enumerate(exercise.probes):
-        run = attempt(exercise, answer, probe)
+        run = attempt(exercise, answer, probe, finely=finely)
+        if not finely and _coarse(run, right[i], probe, axes):
+            finer = attempt(exercise, answer, probe, finely=True)
+            if finer.error is None and _compared(finer, right[i], probe, axes) is None:
+                run, finely = finer, True
         runs.append(run)
         if _replaced(outcome, whole, tree):
             return outcome
@@ -130,7 +135,7 @@ def judge(
             findings[i] = Difference("mutates", [f"it changed its input {run.changed}"])
         else:
             found = _compared(run, right[i], probe, axes)
-            again = attempt(exercise, answer, probe)
+            again = attempt(exercise, answer, probe, finely=finely)
             if (found is None or found.kind != "type") and not _twice(run, again):
                 found = Difference("unsteady", ["two calls with the same inputs, two outputs"])
             if found:
@@ -144,7 +149,7 @@ def judge(
         phase("explaining")
         explain.wrong(outcome, exercise, answer, mistakes, runs, right, findings)
         return outcome
-    _beyond(exercise, answer, outcome, mistakes, runs, phase)
+    _beyond(exercise, answer, outcome, mistakes, runs, phase, finely)
     _replaced(outcome, whole, tree)
     return outcome
 
@@ -166,6 +171,15 @@ def _compared(run: Run, right: Run, probe: Probe, axes: list[str]) -> Difference
         return Difference("type", [says])
 
 
+def _coarse(run: Run, right: Run, probe: Probe, axes: list[str]) -> bool:
+    """Whether an answer is wrong by no more than a float32 of its own, `torch.tensor(8.0).sqrt()`,
+    makes it: in a model of float32 it is right."""
+    if run.error is not None or run.changed:
+        return False
+    found = _compared(run, right, probe, axes)
+    return found is not None and found.kind == "wrong" and found.error < COARSE
+
+
 def _twice(run: Run, again: Run) -> bool:
     try:
         return again.error is not None or same(again.output, run.output, 0.0)
@@ -180,13 +194,14 @@ def _beyond(
     mistakes: Mistakes,
     runs: list[Run],
     phase: Phase,
+    finely: bool,
 ) -> Outcome:
     """All values are right: the gradients, then what must hold for any right answer."""
     backward, bad = {}, ""
     for i, probe in enumerate(exercise.probes):
         wanted = mistakes.run(frozenset(), i, True)
         if probe.gradient and wanted.gradients:
-            backward[i] = differentiate(exercise, answer, probe)
+            backward[i] = differentiate(exercise, answer, probe, finely=finely)
             error = backward[i].error
             if error is not None:
                 bad = bad or f"going backwards: {explain.one_line(error)}"
@@ -201,7 +216,8 @@ def _beyond(
         return outcome
     for each in exercise.properties:
         try:
-            found = each.holds(lambda *inputs: exercise.use(answer, *inputs))
+            with fine(finely):
+                found = each.holds(lambda *inputs: exercise.use(answer, *inputs))
         except BaseException as error:
             found = f"raises {explain.one_line(error)}"
             if explain.stops(error):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from chapters.runner.compare import allclose, same, tensors_in
 from chapters.runner.exercise import Exercise, Probe
@@ -53,12 +55,34 @@ class Run:
         return not gradients or same_gradients(self.gradients, other.gradients, tolerance)
 
 
-def attempt(exercise: Exercise, answer: Answer, probe: Probe) -> Run:
+class Finely(TorchFunctionMode):
+    """Whatever asks for float32 gets float64."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = [torch.float64 if each is torch.float32 else each for each in args]
+        named = {k: torch.float64 if v is torch.float32 else v for k, v in (kwargs or {}).items()}
+        ask: Any = torch.Tensor.double if func is torch.Tensor.float else func
+        return ask(*given, **named)
+
+
+@contextmanager
+def fine(yes: bool) -> Iterator[None]:
+    """Inside, a number of an answer's own, `torch.tensor(8.0)`, has no coarse rounding."""
+    before = torch.get_default_dtype()
+    with Finely() if yes else nullcontext():
+        try:
+            torch.set_default_dtype(torch.float64 if yes else before)
+            yield
+        finally:
+            torch.set_default_dtype(before)
+
+
+def attempt(exercise: Exercise, answer: Answer, probe: Probe, *, finely: bool = False) -> Run:
     """Call the answer once, without gradients recorded."""
     inputs = probe.inputs()
     before = copy.deepcopy(inputs)
     try:
-        with torch.no_grad():
+        with torch.no_grad(), fine(finely):
             output = exercise.use(answer, *inputs)
     except BaseException as error:  # the learner's code may raise anything at all
         return Run(error=error)
@@ -73,7 +97,7 @@ def keep(output: Any) -> Any:
         return output
 
 
-def differentiate(exercise: Exercise, answer: Answer, probe: Probe) -> Run:
+def differentiate(exercise: Exercise, answer: Answer, probe: Probe, *, finely: bool = False) -> Run:
     """Call the answer once more, and go backwards from its float outputs to its float inputs."""
     inputs = probe.inputs()
     leaves = {
@@ -82,7 +106,7 @@ def differentiate(exercise: Exercise, answer: Answer, probe: Probe) -> Run:
         if tensor.is_floating_point()
     }
     try:
-        with torch.enable_grad():
+        with torch.enable_grad(), fine(finely):
             output = exercise.use(answer, *inputs)
         loss = torch.zeros((), dtype=torch.float64)
         for _, tensor in tensors_in(output):

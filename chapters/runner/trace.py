@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import accumulate, pairwise, permutations
+from itertools import accumulate, dropwhile, pairwise, permutations
 from operator import mul
 from typing import Any
 
@@ -141,7 +141,7 @@ def _is_right(made: Made, known: Known) -> bool:
     """What is made of nothing is; of what is filled piece by piece, each piece must be."""
     if not made.reads or _blank(made.name):
         return True
-    if made.name != "__setitem__":
+    if made.name != "__setitem__" or not _fresh(made):
         table = _table(made)
         return all(known.has(tensor, table) for tensor in made.makes)
     written = made.reads[1:]
@@ -149,6 +149,14 @@ def _is_right(made: Made, known: Known) -> bool:
     return all(source is None or source.right for source in before) and all(
         known.has(tensor) for _, tensor in written
     )
+
+
+def _fresh(made: Made) -> bool:
+    """Whether what is written into began as memory of one's own, and not as a copy of numbers."""
+    source = made.sources[0] if made.sources else None
+    while source is not None and source.name in ("__setitem__", "__getitem__"):
+        source = source.sources[0]
+    return source is not None and (not source.reads or _blank(source.name))
 
 
 def _table(made: Made) -> Tensor | None:
@@ -208,7 +216,9 @@ class _Numbers:
             return False
         if abs(self.sums[0] - other.sums[0]) > self.slack:
             return False
-        if _squeezed(a) == _squeezed(b) and close(a.reshape(-1), b.reshape(-1), tolerance):
+        # Of masks there are many with few numbers: the axis on which they lie tells them apart.
+        sizes = _squeezed if self.floating else _led
+        if sizes(a) == sizes(b) and close(a.reshape(-1), b.reshape(-1), tolerance):
             return True
         return self.reordered(other) and (
             self.moved(other, tolerance) or other.moved(self, tolerance)
@@ -221,6 +231,20 @@ class _Numbers:
         if self.size != other.size or abs(self.sums[0] - other.sums[0]) > self.slack:
             return False
         return close(self.ordered, other.ordered, 1e-9)
+
+    def twin(self, other: _Numbers) -> bool:
+        """Whether these are the other's numbers in any order, on axes of the same sizes."""
+        a, b = _squeezed(self.tensor), _squeezed(other.tensor)
+        return 1 < len(a) <= 5 and sorted(a) == sorted(b) and self.reordered(other)
+
+    def turned(self, other: _Numbers) -> bool:
+        """Whether a twin has the other's axes in another order, and nothing else."""
+        mine, theirs = self.tensor.squeeze(), other.tensor.squeeze()
+        return any(
+            close(mine, theirs.permute(order), 1e-9)
+            for order in permutations(range(theirs.dim()))
+            if theirs.permute(order).shape == mine.shape
+        )
 
     def moved(self, other: _Numbers, tolerance: float) -> bool:
         """Whether these are the other's numbers with its axes exchanged, split or joined.
@@ -259,7 +283,7 @@ class Known:
         for tensor in tensors:
             if tensor.numel() <= LARGE:
                 each = _Numbers(tensor)
-                key = (tensor.dtype, *_squeezed(tensor), *(round(s, 8) for s in each.sums))
+                key = (tensor.dtype, *_led(tensor), *(round(s, 8) for s in each.sums))
                 if key not in seen:  # most are made by every right way
                     seen.add(key)
                     self.by_size.setdefault(each.size, []).append(each)
@@ -270,6 +294,9 @@ class Known:
         """To be a part of `table` doesn't count."""
         mine = _Numbers(tensor)
         near = self.by_size.get(mine.size, ())
+        twins = [right for right in near if mine.twin(right)]
+        if twins:  # heads cut the wrong way round have each axis, too, but other numbers on it
+            return any(mine.turned(right) for right in twins)
         if any(mine.alike(right) for right in near):
             return True
         if any(mine.reordered(right) for right in near):  # cut anew: no part of a larger one
@@ -298,6 +325,11 @@ def _fit(a: Sequence[int], b: Sequence[int]) -> bool:
 
 def _squeezed(tensor: Tensor) -> list[int]:
     return [size for size in tensor.shape if size != 1]
+
+
+def _led(tensor: Tensor) -> list[int]:
+    """Its sizes without the axes of 1 in front."""
+    return list(dropwhile(lambda size: size == 1, tensor.shape))
 
 
 def _copy(tensor: Tensor) -> Tensor:

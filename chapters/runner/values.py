@@ -146,10 +146,17 @@ def first_wrong(
     after = max((i for i in right if changes[i].name in ends), default=-1)
     for i, change in enumerate(changes):
         same_name = change.name in ends or (not change.name and not last)
-        if i > after and same_name and _has(change.value, where, mine):
+        if i > after and same_name and _on_the_way(change, got) and _has(change.value, where, mine):
             says = f"puts {_short(mine)} {_at(where, got)}, where {_short(belongs)} belongs"
             return change, says + _around(changes, i, mine)
     return first_wrong(changes, mine, belongs, right)
+
+
+def _on_the_way(change: Change, got: Any) -> bool:
+    """Whether it can have grown to `got`: a text by its beginning, what is returned not at all."""
+    if isinstance(change.value, str | bytes) and isinstance(got, type(change.value)):
+        return got.startswith(change.value)  # type: ignore[arg-type]
+    return bool(change.name) or equal(change.value, got)
 
 
 def _around(changes: Sequence[Change], i: int, item: Any) -> str:

@@ -19,7 +19,7 @@ from chapters.runner.flow import first_cause, last_given, names_by_line
 from chapters.runner.intact import line_of
 from chapters.runner.outcome import Outcome
 from chapters.runner.run import changed, named
-from chapters.runner.trace import Known, Made, Recorder, alike, culprits, record
+from chapters.runner.trace import DRAWN, Known, Made, Recorder, alike, culprits, record
 from chapters.runner.values import (
     NOTHING,
     Change,
@@ -56,7 +56,7 @@ def place(
         _mutates(outcome, exercise, answer, i)
         return
     if finding.kind == "unsteady":
-        _unsteady(outcome, use)
+        _unsteady(outcome, use, isinstance(answer, type))
         return
     recorder, output = record(use, outcome.file)
     right = mistakes.run(frozenset(), i).output
@@ -77,7 +77,12 @@ def place(
         _by_values(outcome, mistakes.steps(i), changes, output, right)
     if finding.kind in ("type", "none") and not outcome.where:
         says = "returns it" if finding.kind == "type" else "is the last that runs"
-        outcome.where.append(f"{at(outcome.file, last_line(use, outcome.file))} {says}")
+        line = last_line(use, outcome.file)
+        if isinstance(output, Mapping) and not isinstance(answer, type) and finding.kind == "none":
+            # Of several calls the one that handed nothing back.
+            ends = [c.line for c in watch(use, outcome.file) if not c.name and c.value is None]
+            line = ends[0] if ends else line
+        outcome.where.append(f"{at(outcome.file, line)} {says}")
 
 
 def _by_attributes(outcome: Outcome, finding: Difference) -> None:
@@ -101,8 +106,15 @@ def _mutates(outcome: Outcome, exercise: Exercise, answer: Callable[..., Any], i
         outcome.where.append(f"{at(outcome.file, line)} writes into it")
 
 
-def _unsteady(outcome: Outcome, use: Callable[[], Any]) -> None:
-    """The first line that makes something else the second time."""
+def _unsteady(outcome: Outcome, use: Callable[[], Any], module: bool) -> None:
+    """The first line that makes something else the second time; of a `module`, whose first weights
+    are drawn anew each time, the first that does so with the same numbers."""
+    made, again = (record(use, outcome.file)[0].made for _ in range(2))
+    for one, other in zip(made, again, strict=False) if module else ():
+        drawn = one.reads and same([t for _, t in one.reads], [t for _, t in other.reads], 0.0)
+        if drawn and one.name not in DRAWN and not same(one.makes, other.makes, 0.0):
+            outcome.where.append(f"{at(outcome.file, one.line)} makes something else each time")
+            return
     first, second = (watch(use, outcome.file, tensors=True) for _ in range(2))
     for a, b in zip(first, second, strict=False):
         if a.line != b.line or not same(a.value, b.value, 0.0):
