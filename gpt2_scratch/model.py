@@ -97,7 +97,7 @@ def fused_attention(
 ) -> torch.Tensor:
     """(B, H, T, D), (B, H, S, D), (B, H, S, D), hidden -> (B, H, T, D).
 
-    The same through torch's kernel; `hidden=None` means: only the future is hidden.
+    The same through torch's kernel; `hidden=None` means: only the future is hidden (T is S or 1).
     """
     if hidden is None:
         causal = q.shape[2] > 1  # a single query is the newest token and may look at every key
