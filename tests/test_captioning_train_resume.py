@@ -148,7 +148,8 @@ def start(made, out, root, *more):
     return subprocess.Popen(
         [sys.executable, "-m", "captioning", *words],
         cwd=root,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        # As many threads as the run beside it: with others, sums come in another order.
+        env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
