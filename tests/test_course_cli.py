@@ -43,6 +43,10 @@ def test_the_first_three_commands(home):
     assert (home / "ch00_warmup.py").read_text() == chapter_text(0)
     checked = command("check", "0.1", home=home)
     assert checked.returncode == 1
+    # The README shows all of it; only the file's place and the seconds are another's.
+    shown = (ROOT / "README.md").read_text("utf-8")
+    assert checked.stdout.split("\n", 1)[1].strip() in shown
+    assert started.stdout.split("\n", 1)[1].strip() in shown
     said = " ".join(checked.stdout.split())
     assert "exp overflows" in said and "what is softmax(x - c), for any number c?" in said
     assert f"{home}/ch00_warmup.py:" in said  # whose code it was
