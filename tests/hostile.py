@@ -28,8 +28,8 @@ def record(shape: Iterable[int] = (2,), dtype: str | int = "float32", **changes:
 
 def index(*records: bytes, head: bytes = header(1)) -> bytes:
     """A sound table with these records, called a, b, and so on."""
-    names = (bytes([number]) for number in range(ord("a"), ord("z") + 1))
-    return table([(b"", head), *zip(names, records, strict=False)])
+    names = (bytes([ord("a") + number]) for number in range(len(records)))
+    return table([(b"", head), *zip(names, records, strict=True)])
 
 
 def of_block(content: bytes, compress: Callable[[bytes], bytes] | None = None) -> bytes:

@@ -3,6 +3,7 @@
 import ast
 import math
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from chapters.runner.exercise import Diagnosis, Exercise, Probe
 from chapters.runner.inputs import numbers
 from chapters.runner.judge import judge
 from chapters.runner.outcome import CODES, TITLES, Outcome
+from chapters.runner.run import changed
 from gpt2_scratch import model
 
 ATTENTION, SOFTMAX = find("explicit_attention"), find("softmax")
@@ -321,6 +323,18 @@ def test_whose_code_it_is(tmp_path):
     assert own == {"f": True, "g": True, "h": True, "C": True, "D": False, "E": True}
     assert not from_file(module.sqrt, str(path)) and not from_file(module.k, str(path))
     sys.modules.pop("mine_alone")
+
+
+def test_an_input_from_which_something_was_taken_has_changed():
+    def reference(tensors, sizes):
+        raise NotImplementedError
+
+    of = SimpleNamespace(reference=reference)
+    held = {"w": torch.ones(2), "b": torch.zeros(2)}
+    for after in ({"w": torch.ones(2)}, {"b": torch.zeros(2)}, {**held, "b": None}):
+        assert changed(of, (held, [1]), (after, [1])).startswith("tensors")
+    assert changed(of, (held, [1]), (held, [1, 2])) == "sizes"
+    assert changed(of, (held, [1]), (dict(held), [1])) == ""
 
 
 # --- the file before it runs ---------------------------------------------------------------------

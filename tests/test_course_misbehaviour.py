@@ -62,6 +62,7 @@ CASES = {
     "raises KeyboardInterrupt": (HEAD + "    raise KeyboardInterrupt\n", "interrupts", 8, "itself"),
     "raises it when loaded": (HEAD + RIGHT + "raise KeyboardInterrupt\n", "load", 13, "Keyboard"),
     "raises an error when loaded": (HEAD + RIGHT + "1 / 0\n", "load", 13, "ZeroDivisionError"),
+    "returns an input": (HEAD + "    return q\n", "input", 8, "`return q`, returns it"),
     "changes an input": (HEAD + "    k.mul_(2)\n" + RIGHT, "mutates", 8, "its input k"),
     "sets items of an input": (HEAD + "    v[0] = 0\n" + RIGHT, "mutates", 8, "its input v"),
     "recurses without an end": (

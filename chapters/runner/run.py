@@ -160,11 +160,13 @@ def wrong_gradient(
 
 def changed(exercise: Exercise, before: tuple[Any, ...], after: tuple[Any, ...]) -> str:
     """The name of the first input that is no longer what it was."""
-    for (name, old), (_, new) in zip(named(exercise, before), named(exercise, after), strict=False):
-        if old.shape != new.shape or not same(new, old, 0.0):
+    tensors, left = named(exercise, before), dict(named(exercise, after))
+    for name, old in tensors:
+        new = left.pop(name, None)  # one that was taken out has changed too
+        if new is None or old.shape != new.shape or not same(new, old, 0.0):
             return name
-    names = list(inspect.signature(exercise.reference).parameters)
-    for name, old, new in zip(names, before, after, strict=False):
+    names = list(inspect.signature(exercise.reference).parameters)[: len(before)]
+    for name, old, new in zip(names, before, after, strict=True):
         if isinstance(old, list | dict | set | bytearray) and not _alike(old, new):
             return name
     return ""

@@ -197,6 +197,8 @@ def _before_tensors(
                 continue
             if found := first_wrong(changes, tensor.tolist(), right.tolist()):
                 cause, says = found
+                if not cause.name and tensor.dim() > 1:  # whole rows in a list tell nobody anything
+                    says = "returns it"
                 break
     if cause is not None:
         # The line that made a tensor of it says less.
