@@ -70,7 +70,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(made, tmp_path, monkeypatch, cap
     assert checkpoint(tmp_path / "cut")["step"] == 7
     capsys.readouterr()
     monkeypatch.setattr(sources, "ROOM", 0.0)  # as if its features had filled the disk
-    halves = [tmp_path / "cut" / f".{name}.x1" for name in ("curves.png", "index.sqlite")]
+    halves = [tmp_path / "cut" / f".{name}.0123abcd" for name in ("curves.png", "index.sqlite")]
     for half in halves:  # as a kill in the middle of a write leaves them
         half.touch()
     resume = ["train", "--resume", "--out", str(tmp_path / "cut"), "--no-tensorboard"]

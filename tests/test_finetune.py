@@ -196,7 +196,7 @@ def test_ended_anywhere_the_same_command_goes_on_bit_for_bit(text, tmp_path, cap
     with (cut / "samples.txt").open("a") as file:  # of a step that its checkpoint had not reached
         file.write(f"--- step {number}\nnever\n")
     (cut / "model").mkdir()
-    for half in (".validation.csv.abc", "model/.model.safetensors.abc"):
+    for half in (".validation.csv.0123abcd", "model/.model.safetensors.0123abcd"):
         (cut / half).write_bytes(b"half")
     capsys.readouterr()
     assert go(text, cut, *steps) == 0

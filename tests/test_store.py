@@ -125,6 +125,18 @@ def test_json_is_written_whole_or_not_at_all(
 # Reading what is broken.
 
 
+def test_what_a_kill_leaves_half_written_is_known_by_its_name(tmp_path: Path) -> None:
+    with store.replacing(tmp_path / "log.csv") as half:
+        store.clear_halves(tmp_path / "not there")
+        assert half.is_file()
+        for other in (".lock", ".hidden.csv", "log.csv", "model.0123abcd"):
+            (tmp_path / other).touch()
+        kept = {*tmp_path.iterdir()} - {half}
+        store.clear_halves(tmp_path)
+        assert {*tmp_path.iterdir()} == kept
+        half.touch()
+
+
 @pytest.mark.parametrize("keep", [0, 7, 60, -1])
 def test_a_cut_off_file_is_a_value_error_that_names_it(tmp_path: Path, keep: int) -> None:
     write(tmp_path, OLD)

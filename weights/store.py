@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 CONFIG = "config.json"
 TENSORS = "model.safetensors"
+HALF = re.compile(r"\..+\.[0-9a-f]{8}")  # the name of a file that is not written to its end
 
 
 def embedded(name: str) -> Path:
@@ -31,7 +33,7 @@ def embedded(name: str) -> Path:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; it takes its place only if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")  # as HALF has it
     # Whoever may read what others write here may read this: mkstemp's 0600 is for secrets.
     temporary.touch(exist_ok=False)
     mode = temporary.stat().st_mode
@@ -43,6 +45,13 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def clear_halves(folder: Path) -> None:
+    """Delete what a kill left of files that `replacing` was writing into a folder."""
+    for path in folder.iterdir() if folder.is_dir() else ():
+        if HALF.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 def to_json(value: Any) -> str:

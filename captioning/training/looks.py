@@ -8,7 +8,6 @@ all there, one place late. The accuracy, by place, is not deceived.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -26,9 +25,8 @@ from captioning.model import Captioner
 from captioning.training.forward import image_tokens
 from connector.preprocess import normalise
 from gpt2_scratch.generate import eval_mode
-from gpt2_scratch.training.log import Table
+from gpt2_scratch.training.log import Table, note_text
 from weights.console import one_line
-from weights.store import replacing
 
 # What the tables and curves call them; WER and BLEU-char-m7 are percent, the rest fractions.
 KEPT = ("WER", "BLEU-4", "CIDEr-D", "BLEU-char-m7")
@@ -37,7 +35,6 @@ COLUMNS = (
     *(f"{way} {name}" for way in ("teacher-forced", "free") for name in KEPT),
     *("teacher-forced accuracy", "loss", "loss of shuffled pictures", "different captions"),
 )
-LOOKS, SAMPLES = "looks.csv", "samples.txt"
 SHOWN, LINES = 160, 3  # characters of a sample, and how many are said
 AT_ONCE = 16  # pictures
 LOOKED_AWAY = 0.01  # nats a token: shuffled pictures that cost no more are not looked at
@@ -162,9 +159,13 @@ class Looker:
 
 def note_look(out: Path, step: int, look: Look, say: Callable[[str], None]) -> None:
     """A row of `looks.csv`, the captions in `samples.txt`, and a few words."""
-    with Table(out / LOOKS, COLUMNS, step - 1) as table:
+    with Table(out / "looks.csv", COLUMNS, step - 1) as table:
         table.write({"step": step, **look.values})
-    note_samples(out / SAMPLES, step, look)
+    samples = "\n".join(
+        f"{one_line(image)}\nrefe: {one_line(reference)}\nhypo: {one_line(said)}"
+        for image, reference, said in look.said
+    )
+    note_text(out / "samples.txt", step, samples)
     values = look.values
     say(
         "  teacher-forced accuracy {:.3f}, WER {:.1f} %, BLEU-4 {:.3f}; free WER {:.1f} %,"
@@ -179,18 +180,3 @@ def note_look(out: Path, step: int, look: Look, say: Callable[[str], None]) -> N
     if step:  # before, nothing was learned
         for warning in look.warnings():
             say(f"  Warning: {warning}.")
-
-
-def note_samples(path: Path, step: int, look: Look) -> None:
-    """The captions behind those of earlier steps; a killed run's of later ones are taken out."""
-    text = path.read_text("utf-8", "surrogateescape") if path.is_file() else ""
-    parts = re.split(r"(?m)^--- step (?=\d+$)", text)[1:]
-    kept = [f"--- step {part}" for part in parts if int(part.split("\n", 1)[0]) < step]
-    lines = [
-        f"{one_line(image)}\nrefe: {one_line(reference)}\nhypo: {one_line(said)}\n"
-        for image, reference, said in look.said
-    ]
-    with replacing(path) as temporary:
-        temporary.write_text(
-            "".join([*kept, f"--- step {step}\n", *lines]), "utf-8", "surrogateescape"
-        )

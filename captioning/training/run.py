@@ -21,16 +21,13 @@ from captioning.data.recognise import read
 from captioning.model import Captioner, load_captioner
 from captioning.presets import find_preset
 from captioning.trained import prepare
-from captioning.training.curves import FILE as CURVES
 from captioning.training.curves import draw_curves, steps_skipped
 from captioning.training.forward import computing_loss, shards
-from captioning.training.looks import LOOKS, SAMPLES, Looker, note_look, pictures_spread
+from captioning.training.looks import Looker, note_look, pictures_spread
 from captioning.training.plan import load_of
 from captioning.training.record import as_json, asked
 from captioning.training.settings import CaptionTraining
 from captioning.training.sources import (
-    FAULTS,
-    INDEX,
     Sources,
     Told,
     open_sources,
@@ -47,7 +44,7 @@ from gpt2_scratch.training.lora import adapted, merge_lora, remove_lora, save_lo
 from gpt2_scratch.training.parallel import by_the_first, least, share_of, world
 from gpt2_scratch.training.plan import Load, Plan, choose, describe, span
 from gpt2_scratch.training.progress import board_writer
-from gpt2_scratch.training.record import FILE, before, remember
+from gpt2_scratch.training.record import before, remember
 from gpt2_scratch.training.settings import Precision, TrainingConfig
 from gpt2_scratch.training.sharding import is_sharded
 from weights.console import one_line
@@ -176,8 +173,8 @@ def train_captioner(settings: CaptionTraining, device: str, say: Say) -> Path:
         {},
     )
     captioner, rates = open_captioner(settings, device)
-    with locked(settings.out):  # before another run's files are written over
-        by_the_first(lambda: clear_halves(settings.out))
+    with locked(settings.out):
+        pass  # told before another run's files are written over; the loop locks it for good
     sources = open_sources(settings, captioner, say)
     captions = sources.index.count("train")
     wanted = asked(settings, sources.index.fingerprint, captions)
@@ -215,13 +212,6 @@ def train_captioner(settings: CaptionTraining, device: str, say: Say) -> Path:
         sources = with_cache(sources, captioner, chosen.rows, say)
     run_loop(settings, captioner, sources, config, load, say)
     return write_captioner(captioner, settings, config, say)
-
-
-def clear_halves(out: Path) -> None:
-    """Delete what a kill left of files that were being written."""
-    for name in (FILE, INDEX, FAULTS, CURVES, LOOKS, SAMPLES):
-        for left in out.glob(f".{name}.*"):
-            left.unlink()
 
 
 def device_kind(device: str) -> str:

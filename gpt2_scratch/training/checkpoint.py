@@ -15,14 +15,9 @@ from torch import nn
 
 from gpt2_scratch.training.parallel import by_the_first, gathered, world
 from gpt2_scratch.training.sharding import gathered_whole, optimizer_shares, share_like
-from weights.store import replacing
+from weights.store import clear_halves, replacing
 
 LAST, BEST, LOCK = "checkpoint.pt", "best.pt", ".lock"
-# What a kill leaves of a file that was being written, in a run's folder and those of its models.
-HALVES = (
-    *(f".{name}.*" for name in (LAST, BEST, "log.csv", "validation.csv", "samples.txt")),
-    *("*/.config.json.*", "*/.model.safetensors.*"),
-)
 SPARE = 2**20  # what a file takes beside its tensors
 
 
@@ -56,8 +51,8 @@ def locked(folder: Path) -> Iterator[None]:
                 f"{folder} is in use: another process trains in it. Wait for it, or name another"
                 " one."
             ) from None
-        for left in (path for half in HALVES for path in folder.glob(half)):
-            left.unlink()
+        for place in (folder, folder / "model"):
+            clear_halves(place)
 
     by_the_first(take)
     try:

@@ -57,9 +57,13 @@ class Table:
 
 
 def note_text(path: Path, step: int, text: str) -> None:
-    """Add a text behind those of earlier steps; a killed run's of later ones are taken out."""
-    held = path.read_text("utf-8") if path.is_file() else ""
+    """Add a text behind those of earlier steps; a killed run's of later ones are taken out.
+
+    Names of files that are not UTF-8 stay as they are.
+    """
+    held = path.read_text("utf-8", "surrogateescape") if path.is_file() else ""
     parts = re.split(r"(?m)^--- step (?=\d+$)", held)[1:]
     kept = [f"--- step {part}" for part in parts if int(part.split("\n", 1)[0]) < step]
+    whole = "".join([*kept, f"--- step {step}\n{text}\n"])
     with replacing(path) as temporary:
-        temporary.write_text("".join([*kept, f"--- step {step}\n{text}\n"]), "utf-8")
+        temporary.write_text(whole, "utf-8", "surrogateescape")
