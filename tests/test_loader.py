@@ -11,6 +11,7 @@ import torch
 from helpers import gap, random_ids, random_model, tiny_config
 from safetensors.torch import load_file
 
+from gpt2_scratch.config import GPT2Config
 from gpt2_scratch.loader import (
     build,
     config_from,
@@ -52,6 +53,28 @@ def test_every_name_goes_there_and_back() -> None:
     names = list(random_model(n_layer=12).state_dict())
     assert [to_our_name(to_their_name(name)) for name in names] == names
     assert len({to_their_name(name) for name in names}) == len(names)
+
+
+def test_a_readers_own_model_keeps_what_no_file_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A causal mask in a buffer, and the table of words under a second name, as a tied head."""
+
+    class Theirs(GPT2):
+        def __init__(self, config: GPT2Config) -> None:
+            super().__init__(config)
+            mask = torch.ones(config.n_ctx, config.n_ctx).triu(1)
+            self.register_buffer("mask", mask, persistent=False)
+            self.lm_head = torch.nn.Linear(config.n_embd, config.n_vocab, bias=False)
+            self.lm_head.weight = self.wte.weight
+
+    save_gpt2(random_model(), tmp_path)
+    monkeypatch.setattr("gpt2_scratch.loader.GPT2", Theirs)
+    loaded = load_gpt2(tmp_path)
+    assert isinstance(loaded, Theirs)
+    side = loaded.config.n_ctx
+    assert torch.equal(loaded.get_buffer("mask"), torch.ones(side, side).triu(1))
+    assert loaded.lm_head.weight is loaded.wte.weight
 
 
 @torch.no_grad()
