@@ -140,6 +140,28 @@ def test_a_fixed_dtype_is_not_told_as_a_cut_graph(tmp_path):
     assert "float32 where float64 came in" in outcome.says[0]
 
 
+NUMBERS = {  # float32 in the middle of float64: in a model of float32 the same to the bit
+    "gelu": """
+        def gelu(x):
+            inner = torch.sqrt(torch.tensor({})) * (x + 0.044715 * x**3)
+            return 0.5 * x * (1 + torch.tanh(inner))
+        """,
+    "attention_scores": """
+        def attention_scores(q, k):
+            return q @ k.transpose(-2, -1) / torch.tensor(q.shape[-1] * {}).sqrt()
+        """,
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "right", "wrong"),
+    [("gelu", "0.6366197723675814", "0.63662"), ("attention_scores", "1.0", "1.00001")],
+)
+def test_a_number_of_ones_own_may_be_a_float32_but_no_other(tmp_path, name, right, wrong):
+    verdicts = [report(tmp_path, NUMBERS[name].format(number))[0] for number in (right, wrong)]
+    assert [each.verdict for each in verdicts] == ["right", "wrong"], verdicts
+
+
 def test_padding_may_have_any_position_of_the_table():
     exercise = find("positions").load()
     (mask,) = exercise.probes[0].inputs()
