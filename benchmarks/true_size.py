@@ -7,10 +7,10 @@
 Each part is a process of its own and a line of JSON. GPT-2's vocabulary must be at hand, in
 TIKTOKEN_CACHE_DIR or the weights cache. "peak" is the largest resident size, in GB.
 
-bf16, fp32   builds, then captions one picture, greedily and to the last token that is asked for
-twin         fp32: image tokens, logits and captions against transformers with the same numbers
-train        three steps of connector+gpt2 in bf16, two pictures at once, activations computed
-             again; killed after the first checkpoint, and taken up again by a second process
+    bf16, fp32  builds, then captions one picture, greedily, to the last token that is asked for
+    twin        fp32: image tokens, logits, captions against transformers with the same numbers
+    train       three steps of connector+gpt2 in bf16, two pictures at once, activations computed
+                again; killed after the first checkpoint, and taken up again by a second process
 """
 
 from __future__ import annotations
